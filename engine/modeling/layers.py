@@ -1,0 +1,66 @@
+"""Layers that several parts of SAM share, with the official parameter names."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm2d(nn.Module):
+    """LayerNorm over the channels of (B, C, H, W); eps 1e-6 as in the official code."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        channels_last = x.permute(0, 2, 3, 1)
+        normed = F.layer_norm(channels_last, (x.shape[1],), self.weight, self.bias, self.eps)
+        return normed.permute(0, 3, 1, 2)
+
+
+class MLPBlock(nn.Module):
+    """Two linear layers with an activation between them: the feed-forward part of a transformer block."""
+
+    def __init__(self, embedding_dim: int, mlp_dim: int, act: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
+        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., embedding_dim) -> the same shape."""
+        hidden: Tensor = self.lin2(self.act(self.lin1(x)))
+        return hidden
+
+
+def neck(in_dim: int, out_dim: int) -> nn.Sequential:
+    """The encoder's last step: (B, in_dim, g, g) -> (B, out_dim, g, g)."""
+    return nn.Sequential(
+        nn.Conv2d(in_dim, out_dim, kernel_size=1, bias=False),
+        LayerNorm2d(out_dim),
+        nn.Conv2d(out_dim, out_dim, kernel_size=3, padding=1, bias=False),
+        LayerNorm2d(out_dim),
+    )
+
+
+def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
+    """(B, H, W, C) -> windows (B * n, window_size, window_size, C) and the padded (H, W); zeros right and below."""
+    batch, height, width, channels = x.shape
+    pad_bottom, pad_right = -height % window_size, -width % window_size
+    if pad_bottom or pad_right:
+        x = F.pad(x, (0, 0, 0, pad_right, 0, pad_bottom))
+    padded_hw = (height + pad_bottom, width + pad_right)
+    rows, columns = padded_hw[0] // window_size, padded_hw[1] // window_size
+    x = x.view(batch, rows, window_size, columns, window_size, channels)
+    return x.transpose(2, 3).reshape(-1, window_size, window_size, channels), padded_hw
+
+
+def window_unpartition(windows: Tensor, padded_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
+    """Undoes `window_partition`: (B * n, w, w, C) -> (B, H, W, C) without the padding."""
+    window_size, channels = windows.shape[1], windows.shape[-1]
+    rows, columns = padded_hw[0] // window_size, padded_hw[1] // window_size
+    x = windows.view(-1, rows, columns, window_size, window_size, channels).transpose(2, 3)
+    return x.reshape(-1, *padded_hw, channels)[:, : hw[0], : hw[1]]

@@ -1,0 +1,85 @@
+"""The two-way transformer: tokens attend to the image and the image to the tokens (paper appendix A)."""
+
+import math
+
+from torch import Tensor, nn
+
+from engine.modeling.layers import MLPBlock
+
+
+class TwoWayTransformer(nn.Module):
+    """`depth` two-way blocks, then one last attention from tokens to image."""
+
+    def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, skip_first_layer_pe=index == 0)
+            for index in range(depth)
+        )
+        self.final_attn_token_to_image = Attention(embedding_dim, num_heads, downsample_rate=2)
+        self.norm_final_attn = nn.LayerNorm(embedding_dim)
+
+    def forward(self, image_embedding: Tensor, image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, g, g) twice (the second may have batch 1) and tokens (B, n, C) -> (B, n, C), (B, g * g, C)."""
+        keys = image_embedding.flatten(2).transpose(1, 2)
+        key_pe = image_pe.flatten(2).transpose(1, 2)
+        queries = point_embedding
+        for layer in self.layers:
+            queries, keys = layer(queries, keys, point_embedding, key_pe)
+        attended = self.final_attn_token_to_image(queries + point_embedding, keys + key_pe, keys)
+        return self.norm_final_attn(queries + attended), keys
+
+
+class TwoWayAttentionBlock(nn.Module):
+    """Tokens to tokens, tokens to image, feed-forward on tokens, image to tokens."""
+
+    def __init__(self, embedding_dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool) -> None:
+        super().__init__()
+        self.self_attn = Attention(embedding_dim, num_heads)
+        self.norm1 = nn.LayerNorm(embedding_dim)
+        self.cross_attn_token_to_image = Attention(embedding_dim, num_heads, downsample_rate=2)
+        self.norm2 = nn.LayerNorm(embedding_dim)
+        self.mlp = MLPBlock(embedding_dim, mlp_dim, nn.ReLU())
+        self.norm3 = nn.LayerNorm(embedding_dim)
+        self.norm4 = nn.LayerNorm(embedding_dim)
+        self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, downsample_rate=2)
+        self.skip_first_layer_pe = skip_first_layer_pe
+
+    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, n, C) and image (B, g * g, C) with their positions -> both, updated."""
+        if self.skip_first_layer_pe:
+            queries = self.self_attn(queries, queries, queries)
+        else:
+            placed = queries + query_pe
+            queries = queries + self.self_attn(placed, placed, queries)
+        queries = self.norm1(queries)
+        placed_keys = keys + key_pe
+        attended = self.cross_attn_token_to_image(queries + query_pe, placed_keys, keys)
+        queries = self.norm2(queries + attended)
+        queries = self.norm3(queries + self.mlp(queries))
+        answered = self.cross_attn_image_to_token(placed_keys, queries + query_pe, queries)
+        return queries, self.norm4(keys + answered)
+
+
+class Attention(nn.Module):
+    """Attention whose inner width is `embedding_dim / downsample_rate`."""
+
+    def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        internal_dim = embedding_dim // downsample_rate
+        self.q_proj = nn.Linear(embedding_dim, internal_dim)
+        self.k_proj = nn.Linear(embedding_dim, internal_dim)
+        self.v_proj = nn.Linear(embedding_dim, internal_dim)
+        self.out_proj = nn.Linear(internal_dim, embedding_dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(B, n, C), (B, m, C), (B, m, C) -> (B, n, C)."""
+        q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+        projected: Tensor = self.out_proj(mixed)
+        return projected
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
