@@ -110,7 +110,7 @@ def from_uncompressed(
     counts: Iterable[int], hw: tuple[int, int], *, max_runs: int = MAX_RUNS, max_pixels: int = MAX_PIXELS
 ) -> Rle:
     """The RLE of a list of run lengths, as COCO's crowd annotations write them; raises BadInput."""
-    hw = _checked_size(list(hw), None, max_pixels)
+    hw = check_size(list(hw), None, max_pixels)
     numbers = list(counts)
     if not 1 <= len(numbers) <= max_runs:
         raise BadInput(f"counts has {len(numbers)} runs; between 1 and {max_runs} are allowed")
@@ -139,7 +139,7 @@ def validate(
     """
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise BadInput('a segmentation is {"size": [height, width], "counts": ...}')
-    size = _checked_size(segmentation["size"], hw, max_pixels)
+    size = check_size(segmentation["size"], hw, max_pixels)
     counts = segmentation["counts"]
     if isinstance(counts, list):
         return from_uncompressed(counts, size, max_runs=max_runs, max_pixels=max_pixels)
@@ -154,11 +154,12 @@ def validate(
 def runs_of(rle: Rle) -> Runs:
     """The run lengths of an RLE, checked again: they are the image's pixels, exactly."""
     runs = parse_runs(rle["counts"])
-    check_total(runs, _checked_size(rle["size"], None, _MOST_PIXELS))
+    check_total(runs, check_size(rle["size"], None, _MOST_PIXELS))
     return runs
 
 
-def _checked_size(size: object, hw: tuple[int, int] | None, max_pixels: int) -> tuple[int, int]:
+def check_size(size: object, hw: tuple[int, int] | None, max_pixels: int) -> tuple[int, int]:
+    """`size` as (height, width); raises BadInput unless it is one an image can have, and `hw` where given."""
     if not isinstance(size, list | tuple) or len(size) != 2 or any(type(side) is not int for side in size):
         raise BadInput("size is [height, width], two whole numbers")
     height, width = size
