@@ -1,0 +1,219 @@
+"""One training step: draw a batch, encode each picture once, prompt many masks on it, back-propagate once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.errors import BadInput
+from engine.modeling.sam import Sam
+from engine.training.dataset import Sample, Samples
+from engine.training.grouping import GroupingHead, grouping_loss
+from engine.training.losses import LossWeights, mask_iou, prompt_loss
+from engine.training.prompts import (
+    PromptRules,
+    error_points,
+    jittered_box,
+    point_in,
+    rounds_without_point,
+)
+from engine.training.views import LOGIT_STRIDE_PX, View, ViewRules, draw_view
+
+MAX_DRAWS = 200  # per view, before a source without usable masks is refused
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n pictures with m masks each, B = n * m. `images` (n, 3, S, S) in 0..255, `valid` (n, 1, S, S) where the
+    picture is, `masks` (B, S, S) boolean, `targets` (B, s, s), `cell_xy` the window's place in the frame, in
+    embedding cells."""
+
+    images: Tensor
+    valid: Tensor
+    masks: NDArray[np.bool_]
+    targets: Tensor
+    cell_xy: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FirstPrompts:
+    """First prompts in window pixels: points (B, 2), boxes (B, 4), and which of the two is used (B,)."""
+
+    points: Tensor
+    boxes: Tensor
+    is_box: Tensor
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step measured: the loss, mean IoU after the first prompt and after the last round."""
+
+    loss: float
+    first_iou: float
+    last_iou: float
+    grouping: float
+
+
+def pick(samples: Samples, rng: np.random.Generator) -> Sample:
+    """A sample drawn by weight: drawn uniformly, kept with probability `weight` (capped at 1)."""
+    for _ in range(MAX_DRAWS):
+        sample = samples[int(rng.integers(len(samples)))]
+        if rng.random() < sample.weight:
+            return sample
+    raise BadInput("no sample with a positive weight was found: check the weights of the training folder")
+
+
+def draw_batch(
+    samples: Samples, n_images: int, n_masks: int, img_size: int, rules: ViewRules, rng: np.random.Generator
+) -> Batch:
+    """Draws `n_images` views of `n_masks` masks. Raises BadInput if the samples have no usable mask."""
+    views: list[View] = []
+    for _ in range(MAX_DRAWS * n_images):
+        view = draw_view(pick(samples, rng), img_size, n_masks, rules, rng)
+        if view is not None:
+            views.append(view)
+        if len(views) == n_images:
+            break
+    else:
+        raise BadInput("no usable mask was found: masks are empty, too small, or fill the whole picture")
+    n_places = (img_size - rules.window_px) // (4 * LOGIT_STRIDE_PX) + 1
+    place = (int(rng.integers(n_places)), int(rng.integers(n_places)))
+    return Batch(
+        torch.stack([view.image for view in views]),
+        torch.stack([valid_area(view, rules.window_px) for view in views]),
+        np.concatenate([view.masks for view in views]),
+        torch.cat([view.targets for view in views]),
+        place,
+    )
+
+
+def valid_area(view: View, side: int) -> Tensor:
+    """(1, S, S): 1 inside the picture, 0 in the padding, which must stay zero after normalising."""
+    area = torch.zeros(1, side, side)
+    area[:, : view.valid_hw[0], : view.valid_hw[1]] = 1
+    return area
+
+
+def first_prompts(batch: Batch, rules: PromptRules, rng: np.random.Generator) -> FirstPrompts:
+    """Draws both a point and a box for every mask, and a fair coin between them."""
+    points = np.array([point_in(mask, rng) for mask in batch.masks], dtype=np.float32)
+    boxes = np.stack([jittered_box(mask, rules, rng) for mask in batch.masks])
+    is_box = rng.random(len(points)) < rules.box_share
+    return FirstPrompts(torch.from_numpy(points), torch.from_numpy(boxes), torch.from_numpy(is_box))
+
+
+def as_labelled_points(first: FirstPrompts) -> tuple[Tensor, Tensor]:
+    """Points and boxes in one tensor: the official decoder sees a box as two corner points, labels 2 and 3, and
+    a point without a box as the point and one padding point, label -1. (B, 2, 2) and (B, 2)."""
+    corners = first.boxes.view(-1, 2, 2)
+    padded = torch.stack([first.points, torch.zeros_like(first.points)], dim=1)
+    coords = torch.where(first.is_box[:, None, None], corners, padded)
+    labels = torch.where(first.is_box[:, None], torch.tensor([2, 3]), torch.tensor([1, -1]))
+    return coords, labels
+
+
+class PromptedDecoder:
+    """Decoder calls on one batch's embedding, for a window at some place of the model's frame."""
+
+    def __init__(self, sam: Sam, embedding: Tensor, batch: Batch) -> None:
+        n_masks = len(batch.targets) // len(batch.images)
+        self.sam = sam
+        self.embedding = embedding.repeat_interleave(n_masks, dim=0)
+        grid, (x, y) = embedding.shape[-1], batch.cell_xy
+        self.rows, self.columns = slice(y, y + grid), slice(x, x + grid)
+        self.position = sam.prompt_encoder.get_dense_pe()[..., self.rows, self.columns]
+        self.origin_px = torch.tensor([x, y]) * float(4 * LOGIT_STRIDE_PX)
+
+    def __call__(
+        self, coords: Tensor, labels: Tensor, mask_input: Tensor | None, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Window-pixel prompts (B, n, 2), (B, n) give logits (B, k, s, s) and scores (B, k)."""
+        encoder = self.sam.prompt_encoder
+        sparse = encoder.embed_points(coords + self.origin_px, labels)
+        if mask_input is None:
+            dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(self.embedding)
+        else:
+            dense = encoder.embed_mask(mask_input)
+        logits, scores = self.sam.mask_decoder(
+            image_embeddings=self.embedding,
+            image_pe=self.position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return logits, scores
+
+
+def run_rounds(
+    decode: PromptedDecoder,
+    batch: Batch,
+    rules: PromptRules,
+    weights: LossWeights,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> tuple[float, float, float]:
+    """Prompts, decodes, back-propagates into the embedding, and draws the next prompt from the error; each
+    round's graph is freed at once. Returns mean loss, IoU after the first and after the last round."""
+    coords, labels = as_labelled_points(first_prompts(batch, rules, rng))
+    silent = rounds_without_point(rules, rng)
+    mask_input, total, ious = None, 0.0, []
+    for number in range(rules.rounds):
+        logits, scores = decode(coords, labels, mask_input, multimask=number == 0)
+        loss = prompt_loss(logits, scores, batch.targets, weights) / rules.rounds
+        loss.backward(retain_graph=number + 1 < rules.rounds)
+        total += float(loss.detach())
+        best = scores.detach().argmax(dim=1)
+        mask_input = logits.detach()[torch.arange(len(best)), best][:, None]
+        ious.append(float(mask_iou(mask_input[:, 0], batch.targets).mean()))
+        if number + 1 not in silent:
+            new_coords, new_labels = error_points(mask_input[:, 0], batch.targets, LOGIT_STRIDE_PX, generator)
+            coords, labels = torch.cat([coords, new_coords], 1), torch.cat([labels, new_labels], 1)
+    return total, ious[0], ious[-1]
+
+
+def take_step(
+    sam: Sam,
+    encoder: nn.Module,
+    head: GroupingHead | None,
+    batch: Batch,
+    rules: PromptRules,
+    weights: LossWeights,
+    grouping_weight: float,
+    rng: np.random.Generator,
+) -> StepReport:
+    """Accumulates the gradients of one batch in the model's parameters; the optimizer is the caller's."""
+    mean, sd = sam.pixel_mean.view(1, 3, 1, 1), sam.pixel_std.view(1, 3, 1, 1)
+    embedding = encoder((batch.images - mean) / sd * batch.valid)
+    leaf = embedding.detach().requires_grad_()
+    generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+    decode = PromptedDecoder(sam, leaf, batch)
+    total, first_iou, last_iou = run_rounds(decode, batch, rules, weights, rng, generator)
+    grouping = 0.0
+    if head is not None and grouping_weight > 0:
+        n, m = len(batch.images), len(batch.targets) // len(batch.images)
+        cells = clicked_cells(batch.targets, generator).view(n, m, 2)
+        loss = grouping_loss(head(leaf), cells, batch.targets.view(n, m, *batch.targets.shape[-2:]))
+        (grouping_weight * loss).backward()
+        grouping = float(loss.detach())
+    assert leaf.grad is not None
+    if embedding.requires_grad:
+        embedding.backward(leaf.grad)
+    return StepReport(total, first_iou, last_iou, grouping)
+
+
+def clicked_cells(targets: Tensor, generator: torch.Generator) -> Tensor:
+    """One cell (x, y) per mask, drawn by covered share; (B, 2)."""
+    cells = torch.multinomial(targets.flatten(1), 1, generator=generator)[:, 0]
+    width = targets.shape[-1]
+    return torch.stack([cells % width, cells // width], dim=-1)
+
+
+def describe(reports: Sequence[StepReport]) -> dict[str, float]:
+    """Means over several steps, for a progress line."""
+    return {
+        name: round(float(np.mean([getattr(report, name) for report in reports])), 4)
+        for name in ("loss", "first_iou", "last_iou", "grouping")
+    }

@@ -1,0 +1,240 @@
+"""The training loop, to be read in one sitting: plan, step, average, save, and the same again after a crash.
+
+Everything random in step k is drawn from (seed, k), so a run that is killed and resumed ends with the same
+bits (on one thread), and the saved state needs no generator.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.errors import BadInput
+from engine.modeling.checkpoint import save_checkpoint
+from engine.modeling.registry import build_sam
+from engine.modeling.sam import Sam
+from engine.training.dataset import Samples
+from engine.training.grouping import GroupingHead
+from engine.training.losses import LossWeights
+from engine.training.prompts import PromptRules
+from engine.training.state import load_state, pack, save_state, unpack
+from engine.training.steps import StepReport, describe, draw_batch, take_step
+from engine.training.views import ViewRules
+
+MODEL_NAME = "model.safetensors"
+N_PROBE_STEPS = 4  # steps timed before a time-boxed run fixes its plan
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One recipe, whole: what is drawn, how it is prompted, how weights move. See recipes.py for named ones."""
+
+    recipe: str
+    steps: int
+    seed: int = 0
+    n_images: int = 8
+    n_masks: int = 8
+    views: ViewRules = field(default_factory=ViewRules)
+    prompts: PromptRules = field(default_factory=PromptRules)
+    losses: LossWeights = field(default_factory=LossWeights)
+    lr: float = 8e-4
+    encoder_lr_scale: float = 1.0
+    warmup_steps: int = 250
+    cooldown_share: float = 0.3
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    freeze_norm: bool = False
+    grouping: float = 0.0
+    grouping_steps: int = 0
+    max_seconds: float | None = None
+    checkpoint_every: int = 100
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Reported after every step: `step` of `steps` done, seconds spent in all segments, means of the step."""
+
+    step: int
+    steps: int
+    elapsed_s: float
+    report: StepReport
+
+
+@dataclass
+class Run:
+    """A run in the making: the model, its average, the optimizer, and how far it has come."""
+
+    sam: Sam
+    head: GroupingHead
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    planned_steps: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def parts(self) -> nn.ModuleDict:
+        """Model and helper head under one roof, as they are saved."""
+        return nn.ModuleDict({"sam": self.sam, "head": self.head})
+
+
+def train(
+    config: TrainConfig,
+    samples: Samples,
+    start: Path | None,
+    out_dir: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    architecture: str | dict[str, Any] = "tiny",
+) -> Path | None:
+    """Trains until the plan is done and returns the written checkpoint of averaged weights.
+
+    Starts from the weights at `start`, or from random ones of `architecture`; if `out_dir` holds the state of
+    an unfinished run of the same recipe, goes on from there. Returns None when `should_stop` said so: the
+    state is then saved, and calling again resumes. Raises BadInput if the samples cannot be used.
+    """
+    if len(samples) == 0:
+        raise BadInput("there is nothing to train on: the samples are empty")
+    run = begin(config, start, out_dir, architecture)
+    began = time.monotonic() - run.elapsed_s
+    while run.step < run.planned_steps:
+        if should_stop is not None and should_stop():
+            save_run(run, config, out_dir)
+            return None
+        report = advance(run, config, samples)
+        run.elapsed_s = time.monotonic() - began
+        replan(run, config)
+        if on_progress is not None:
+            on_progress(Progress(run.step, run.planned_steps, run.elapsed_s, report))
+        if run.step % config.checkpoint_every == 0 or run.step == run.planned_steps:
+            save_run(run, config, out_dir)
+    return write_model(run, config, out_dir)
+
+
+def begin(
+    config: TrainConfig, start: Path | None, out_dir: Path, architecture: str | dict[str, Any] = "tiny"
+) -> Run:
+    """A run at step 0, or where its saved state left it."""
+    torch.manual_seed(config.seed)
+    sam = build_sam(None if start else architecture, checkpoint=start, seed=config.seed)
+    head = GroupingHead(sam.config.prompt_dim)
+    ema = {name: value.detach().clone() for name, value in sam.state_dict().items()}
+    run = Run(sam, head, ema, make_optimizer(sam, head, config), planned_steps=config.steps)
+    saved = load_state(out_dir)
+    if saved is not None:
+        tensors, progress = saved
+        if progress["recipe"] != config.recipe:
+            raise BadInput(f"{out_dir} holds a run of recipe {progress['recipe']!r}: give another folder")
+        run.ema = unpack(tensors, run.parts, run.optimizer)
+        run.step, run.elapsed_s = int(progress["step"]), float(progress["elapsed_s"])
+        run.planned_steps = int(progress["planned_steps"])
+    return run
+
+
+def make_optimizer(sam: Sam, head: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with four groups: encoder and the rest, each with and without weight decay (none on vectors)."""
+    encoder = list(sam.image_encoder.parameters())
+    others = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters(), *head.parameters()]
+    groups = []
+    for parameters, scale in ((encoder, config.encoder_lr_scale), (others, 1.0)):
+        for is_matrix, decay in ((True, config.weight_decay), (False, 0.0)):
+            members = [p for p in parameters if (p.ndim > 1) == is_matrix]
+            groups.append({"params": members, "weight_decay": decay, "lr_scale": scale})
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999))
+
+
+def learning_rate(step: int, planned_steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, constant, then a cosine fall to a fiftieth over the last `cooldown_share` of the plan."""
+    warm = min(1.0, (step + 1) / max(1, min(config.warmup_steps, planned_steps // 4)))
+    cooldown = max(1, int(planned_steps * config.cooldown_share))
+    done = max(0.0, (step - (planned_steps - cooldown)) / cooldown)
+    return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
+    """One optimizer step; all randomness comes from (seed, step)."""
+    rng = np.random.default_rng((config.seed, run.step))
+    torch.manual_seed(int(rng.integers(1 << 62)))
+    set_mode(run.sam, config.freeze_norm)
+    sam, rate = run.sam, learning_rate(run.step, run.planned_steps, config)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+    batch = draw_batch(
+        samples, config.n_images, config.n_masks, sam.config.img_size, config.views, rng
+    )
+    # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
+    left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
+    report = take_step(
+        sam, sam.image_encoder, run.head, batch, config.prompts, config.losses, config.grouping * left, rng
+    )
+    nn.utils.clip_grad_norm_(run.parts.parameters(), config.clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.step += 1
+    update_average(run, config)
+    return report
+
+
+def set_mode(sam: Sam, freeze_norm: bool) -> None:
+    """Training mode; with `freeze_norm` the BatchNorm layers keep their statistics, as small sets need."""
+    sam.train()
+    if freeze_norm:
+        for module in sam.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+@torch.no_grad()
+def update_average(run: Run, config: TrainConfig) -> None:
+    """Exponential average of all floating-point state; its memory grows with the run's age."""
+    decay = min(config.ema_decay, (1 + run.step) / (10 + run.step))
+    for name, value in run.sam.state_dict().items():
+        if value.is_floating_point():
+            run.ema[name].lerp_(value, 1 - decay)
+        else:
+            run.ema[name].copy_(value)
+
+
+def replan(run: Run, config: TrainConfig) -> None:
+    """A time-boxed run fixes its number of steps once, from its first steps' pace, and writes it down; if the
+    machine then slows down, it stops at the limit all the same."""
+    if config.max_seconds is None:
+        return
+    if run.step == N_PROBE_STEPS:
+        affordable = int(config.max_seconds / run.elapsed_s * N_PROBE_STEPS)
+        run.planned_steps = max(N_PROBE_STEPS + 1, min(config.steps, affordable))
+    if run.elapsed_s > config.max_seconds * 1.15 and run.step > N_PROBE_STEPS:
+        run.planned_steps = run.step
+
+
+def save_run(run: Run, config: TrainConfig, out_dir: Path) -> None:
+    """Replaces the resumable state of `out_dir`."""
+    progress = {
+        "recipe": config.recipe,
+        "step": run.step,
+        "planned_steps": run.planned_steps,
+        "elapsed_s": run.elapsed_s,
+        "train_config": asdict(config),
+    }
+    save_state(out_dir, pack(run.parts, run.ema, run.optimizer), progress)
+
+
+def write_model(run: Run, config: TrainConfig, out_dir: Path) -> Path:
+    """Writes the averaged weights with the run's facts in the header; returns the file."""
+    facts = {
+        "recipe": config.recipe,
+        "seed": str(config.seed),
+        "steps": str(run.step),
+        "wall_seconds": f"{run.elapsed_s:.0f}",
+    }
+    return save_checkpoint(out_dir / MODEL_NAME, run.ema, run.sam.config, facts)
+
+
+__all__ = ["Progress", "TrainConfig", "begin", "describe", "train"]
