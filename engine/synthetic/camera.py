@@ -1,0 +1,108 @@
+"""The camera: what happens between the light of a scene and the bytes of a photograph."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Strength of each flaw, as the widest value a scene may draw (0 switches it off)."""
+
+    colour_cast: float = 0.10
+    gamma: float = 0.25
+    vignette: float = 0.35
+    blur_px: float = 1.2
+    noise: float = 0.035
+    jpeg: float = 0.5
+
+
+# The demo's pictures: clean, but not sterile.
+GENTLE = Camera(colour_cast=0.03, gamma=0.06, vignette=0.2, blur_px=0.0, noise=0.008, jpeg=0.0)
+
+
+def develop(rgb: Plane, rng: Generator, camera: Camera) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 photograph of a float picture; `rgb` is used up."""
+    gains = np.exp(rng.normal(0, camera.colour_cast, 3)).astype(np.float32)
+    gains *= np.float32(np.exp(rng.normal(0, camera.colour_cast)))
+    rgb = _optics(rgb, rng, camera)
+    rgb *= gains
+    _darken_corners(rgb, float(rng.uniform(0, camera.vignette)))
+    _add_noise(rgb, rng, camera.noise)
+    out = _tone(rgb, float(np.exp(rng.uniform(-camera.gamma, camera.gamma))))
+    if rng.random() < camera.jpeg:
+        out = _compress(out, float(np.exp(rng.uniform(np.log(4), np.log(40)))))
+    return out
+
+
+def _optics(rgb: Plane, rng: Generator, camera: Camera) -> Plane:
+    """A three-tap lens for every picture; a real blur for a third of them."""
+    if rng.random() < 0.35 and camera.blur_px > 0.5:
+        sigma = float(rng.uniform(0.5, camera.blur_px))
+        return ndimage.gaussian_filter(rgb, (sigma, sigma, 0), truncate=2.5)
+    side = np.float32(rng.uniform(0.03, 0.12))
+    for axis in (0, 1):
+        rows = np.moveaxis(rgb, axis, 0)
+        middle = rows[1:-1] * (1 - 2 * side) + side * (rows[2:] + rows[:-2])
+        rows[1:-1] = middle
+    return rgb
+
+
+def _darken_corners(rgb: Plane, strength: float) -> None:
+    h, w = rgb.shape[:2]
+    y = np.linspace(-1, 1, h, dtype=np.float32)[:, None] ** 2
+    x = np.linspace(-1, 1, w, dtype=np.float32)[None, :] ** 2
+    rgb *= (1 - np.float32(0.5 * strength) * (x + y))[..., None]
+
+
+def _add_noise(rgb: Plane, rng: Generator, strongest: float) -> None:
+    """Grey noise, of every pixel or of small clumps, plus a weaker noise of colour."""
+    amount = np.float32(strongest * rng.random() ** 2)
+    h, w = rgb.shape[:2]
+    grey = rng.standard_normal((h, w), np.float32)
+    if rng.random() < 0.3:
+        grey[1:] = np.float32(0.7) * (grey[1:] + grey[:-1])
+    rgb += (amount * grey)[..., None]
+    if rng.random() < 0.5:
+        rgb += np.float32(0.6) * amount * rng.standard_normal((h, w, 3), np.float32)
+
+
+def _tone(rgb: Plane, gamma: float) -> NDArray[np.uint8]:
+    """Gamma and rounding through a table: no power per pixel."""
+    steps = 2048
+    curve = np.linspace(0, 1, steps + 1) ** gamma
+    table = np.rint(curve * 255).astype(np.uint8)
+    rgb *= np.float32(steps)
+    return table[np.clip(rgb, 0, steps).astype(np.int32)]
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> Plane:
+    """The orthonormal 8 x 8 DCT matrix of JPEG."""
+    k, n = np.arange(8)[:, None], np.arange(8)[None, :]
+    basis = np.cos((2 * n + 1) * k * np.pi / 16) * 0.5
+    basis[0] *= 0.5**0.5
+    return basis.astype(np.float32)
+
+
+def _compress(image: NDArray[np.uint8], coarseness: float) -> NDArray[np.uint8]:
+    """Round the 8 x 8 cosine coefficients of luma and chroma, as JPEG does, and come back."""
+    h, w = image.shape[:2]
+    padded = np.pad(image, ((0, -h % 8), (0, -w % 8), (0, 0)), mode="edge").astype(np.float32)
+    mix = np.asarray([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
+    k = np.arange(8, dtype=np.float32)
+    luma = np.float32(coarseness) * (1 + np.float32(0.35) * (k[:, None] + k[None, :]))
+    steps = np.stack([luma, 2 * luma, 2 * luma])
+    rows, columns = padded.shape[0] // 8, padded.shape[1] // 8
+    blocks = (padded @ mix.T).reshape(rows, 8, columns, 8, 3).transpose(0, 2, 4, 1, 3)
+    basis = _cosines()
+    rounded = np.rint((basis @ blocks @ basis.T) / steps) * steps
+    plain = (basis.T @ rounded @ basis).transpose(0, 3, 1, 4, 2).reshape(padded.shape)
+    rgb = plain @ np.linalg.inv(mix).T.astype(np.float32)
+    return np.clip(np.rint(rgb[:h, :w]), 0, 255).astype(np.uint8)
