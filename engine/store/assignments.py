@@ -9,7 +9,7 @@ from engine.store.base import Base, RowId, utc_now
 
 
 class Assignment(Base):
-    """Open until it is submitted, skipped, released or found expired; never two open ones on an image and stage."""
+    """Open until submitted, skipped, released or expired; never two open ones on one image and stage."""
 
     __tablename__ = "assignments"
     __table_args__ = (

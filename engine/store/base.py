@@ -19,7 +19,7 @@ NAMING = {
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime; SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+    """An aware UTC datetime; SQLite keeps no zone, so taken off on the way in, put back on the way out."""
 
     impl = SqlDateTime(timezone=True)
     cache_ok = True

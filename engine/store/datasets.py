@@ -39,7 +39,8 @@ def dataset_named(session: Session, name: str) -> Dataset:
     if found is None:
         names = ", ".join(session.scalars(select(Dataset.name).order_by(Dataset.name).limit(10)))
         there = f"there are: {names}" if names else "there is none yet"
-        raise NotFound(f"no dataset named {name!r} ({there}); `maskloop images import DIR --dataset {name}` makes it")
+        make = f"`maskloop images import DIR --dataset {name}` makes it"
+        raise NotFound(f"no dataset named {name!r} ({there}); {make}")
     return found
 
 
@@ -56,7 +57,8 @@ def add_dataset(session: Session, name: str, settings: dict[str, Any] | None = N
 def take_export_ids(session: Session, dataset_id: int, kind: str, n: int) -> range:
     """Reserves `n` ids; the row stays locked until the transaction ends, so no two writers share one."""
     row = (ExportId.dataset_id == dataset_id) & (ExportId.kind == kind)
-    after = session.scalar(update(ExportId).where(row).values(next_id=ExportId.next_id + n).returning(ExportId.next_id))
+    moved = update(ExportId).where(row).values(next_id=ExportId.next_id + n)
+    after = session.scalar(moved.returning(ExportId.next_id))
     if after is None:
         raise NotFound(f"dataset {dataset_id} has no {kind} counter")
     return range(after - n, after)

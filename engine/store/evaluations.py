@@ -1,4 +1,4 @@
-"""An evaluation: one model version's figures on one frozen set of masks under one protocol (paper appendix D.1)."""
+"""An evaluation: one model version's figures on one frozen set of masks (protocol: paper appendix D.1)."""
 
 from datetime import datetime
 from typing import Any

@@ -1,12 +1,17 @@
-"""The jobs ledger: the only truth about work. A broker's message is a wake-up that carries one id (DESIGN section 5)."""
+"""The jobs ledger: the only truth about work (DESIGN section 5). A broker's message is one id, no more."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from engine.store.base import Base, RowId, utc_now
+from engine.errors import Conflict, NotFound
+from engine.store.base import Base, RowId, database_now, utc_now
 
 QUEUES = ("cpu", "gpu", "train", "export")
 
@@ -41,3 +46,186 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt of a job. `attempt` goes into the condition of every later write."""
+
+    job_id: int
+    kind: str
+    arguments: dict[str, Any]
+    attempt: int
+    dataset_id: int | None
+
+
+class ClaimLost(Conflict):
+    """The job went on without this worker: the lease ran out, or it was ended by hand."""
+
+    def __init__(self, claim: Claim) -> None:
+        attempt = f"job {claim.job_id}, attempt {claim.attempt}"
+        super().__init__(f"{attempt}, is no longer this worker's: nothing was written")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a heartbeat learns: is the claim still ours, and has someone asked for the job to stop."""
+
+    kept: bool
+    cancel_requested: bool
+
+
+def ask(
+    session: Session,
+    kind: str,
+    arguments: dict[str, Any],
+    unique_key: str,
+    *,
+    dataset_id: int | None = None,
+    queue: str = "cpu",
+    priority: int = 100,
+    max_attempts: int = 3,
+) -> Job:
+    """Writes the job down, in the caller's transaction; asking twice with one key returns the first row."""
+    row = {"kind": kind, "arguments": arguments, "unique_key": unique_key, "dataset_id": dataset_id}
+    row |= {"queue": queue, "priority": priority, "max_attempts": max_attempts}
+    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgresql_insert
+    session.execute(insert(Job).values(row).on_conflict_do_nothing(index_elements=["unique_key"]))
+    return session.scalars(select(Job).where(Job.unique_key == unique_key)).one()
+
+
+def due_ids(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[int]:
+    """Ids to wake a worker for, most urgent first: queued and due, or running under a lease that ran out."""
+    ready = select(Job.id).where(_is_due(database_now(session)))
+    if queues is not None:
+        ready = ready.where(Job.queue.in_(queues))
+    return list(session.scalars(ready.order_by(Job.priority, Job.id).limit(limit)))
+
+
+def claim(session: Session, job_id: int, worker: str, lease_s: float) -> Claim | None:
+    """Takes a due job with the next attempt number; None when it is not due, taken, ended or at its cap.
+
+    One conditional UPDATE: of two workers that race, the second finds the condition false. A job whose
+    workers stopped without an answer `max_attempts` times ends here as failed.
+    """
+    now = database_now(session)
+    due = (Job.id == job_id) & _is_due(now)
+    taken = session.execute(
+        update(Job)
+        .where(due, Job.attempt < Job.max_attempts, ~Job.cancel_requested)
+        .values(
+            state="running", attempt=Job.attempt + 1, worker=worker, started_at=now,
+            lease_until=now + timedelta(seconds=lease_s), not_before=None, progress=None,
+        )
+        .returning(Job.id, Job.kind, Job.arguments, Job.attempt, Job.dataset_id)
+    ).one_or_none()
+    if taken is None:
+        _end_hopeless(session, due, now)
+        return None
+    return Claim(*taken)
+
+
+def heartbeat(session: Session, claim: Claim, lease_s: float) -> Beat:
+    """Moves the lease on; `kept` is False once another attempt runs or the job has ended."""
+    until = database_now(session) + timedelta(seconds=lease_s)
+    renewed = update(Job).where(_is_mine(claim)).values(lease_until=until).returning(Job.cancel_requested)
+    cancel_requested = session.scalar(renewed)
+    return Beat(cancel_requested is not None, bool(cancel_requested))
+
+
+def report_progress(session: Session, claim: Claim, progress: dict[str, Any]) -> None:
+    """Replaces the progress people see; a zombie's report changes nothing."""
+    session.execute(update(Job).where(_is_mine(claim)).values(progress=progress))
+
+
+def finish(session: Session, claim: Claim, outcome: dict[str, Any]) -> None:
+    """Ends the job as done, in the transaction of its effect; ClaimLost refuses a zombie's whole write."""
+    _move(session, claim, state="done", outcome=outcome, reason=None, ended_at=database_now(session))
+
+
+def fail(session: Session, claim: Claim, reason: str, *, retry_in_s: float | None) -> str:
+    """Ends an attempt: queued again in `retry_in_s` while attempts are left, else failed. Gives its state."""
+    now = database_now(session)
+    attempts_left = session.scalar(select(Job.max_attempts).where(Job.id == claim.job_id)) or 0
+    if retry_in_s is not None and claim.attempt < attempts_left:
+        later = now + timedelta(seconds=retry_in_s)
+        _move(session, claim, state="queued", reason=reason, not_before=later)
+        return "queued"
+    _move(session, claim, state="failed", reason=reason, ended_at=now)
+    return "failed"
+
+
+def give_back(session: Session, claim: Claim) -> None:
+    """Queues the job again at once, for a worker that stops in good order: it costs the job no attempt."""
+    _move(session, claim, state="queued", max_attempts=Job.max_attempts + 1)
+
+
+def give_back_all(session: Session, worker: str) -> int:
+    """Gives back every running job whose worker's name begins with `worker`; returns how many."""
+    of_worker = (Job.state == "running") & Job.worker.startswith(worker, autoescape=True)
+    values = {"state": "queued", "max_attempts": Job.max_attempts + 1, "lease_until": None}
+    return len(session.scalars(update(Job).where(of_worker).values(values).returning(Job.id)).all())
+
+
+def cancel_done(session: Session, claim: Claim) -> None:
+    """Ends the job as cancelled: its arrow has seen the request and stopped."""
+    _move(session, claim, state="cancelled", ended_at=database_now(session))
+
+
+def request_cancel(session: Session, job_id: int) -> str:
+    """Cancels a queued job at once and asks a running one to stop; returns the state it is in now.
+
+    Raises NotFound for an unknown id and Conflict for a job that has ended.
+    """
+    now = database_now(session)
+    waiting = (Job.id == job_id) & (Job.state == "queued")
+    values = {"state": "cancelled", "cancel_requested": True, "ended_at": now}
+    if session.scalar(update(Job).where(waiting).values(values).returning(Job.id)) is not None:
+        return "cancelled"
+    running = (Job.id == job_id) & (Job.state == "running")
+    if session.scalar(update(Job).where(running).values(cancel_requested=True).returning(Job.id)) is not None:
+        return "running"
+    raise Conflict(f"job {job_id} is already {state_of(session, job_id)}: there is nothing to cancel")
+
+
+def retry(session: Session, job_id: int, attempts: int = 3) -> None:
+    """Queues a failed or cancelled job again with `attempts` more; NotFound or Conflict otherwise."""
+    ended = (Job.id == job_id) & Job.state.in_(("failed", "cancelled"))
+    fresh: dict[str, Any] = {"state": "queued", "cancel_requested": False}
+    fresh |= dict.fromkeys(("reason", "ended_at", "not_before"))
+    # The attempt number is the fencing token and never goes back, so the cap moves instead.
+    fresh["max_attempts"] = Job.attempt + attempts
+    if session.scalar(update(Job).where(ended).values(fresh).returning(Job.id)) is None:
+        state = state_of(session, job_id)
+        raise Conflict(f"job {job_id} is {state}: only a failed or cancelled job is retried")
+
+
+def state_of(session: Session, job_id: int) -> str:
+    """The job's state as the database has it now; NotFound for an unknown id."""
+    state = session.scalar(select(Job.state).where(Job.id == job_id))
+    if state is None:
+        raise NotFound(f"there is no job {job_id}: `maskloop jobs list` shows them")
+    return state
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    waiting = (Job.state == "queued") & (Job.not_before.is_(None) | (Job.not_before <= now))
+    return waiting | ((Job.state == "running") & (Job.lease_until <= now))
+
+
+def _is_mine(claim: Claim) -> ColumnElement[bool]:
+    return (Job.id == claim.job_id) & (Job.attempt == claim.attempt) & (Job.state == "running")
+
+
+def _move(session: Session, claim: Claim, **values: Any) -> None:
+    moved = update(Job).where(_is_mine(claim)).values(lease_until=None, **values).returning(Job.id)
+    if session.scalar(moved) is None:
+        raise ClaimLost(claim)
+
+
+def _end_hopeless(session: Session, due: ColumnElement[bool], now: datetime) -> None:
+    cancelled = {"state": "cancelled", "ended_at": now, "lease_until": None}
+    session.execute(update(Job).where(due, Job.cancel_requested).values(cancelled))
+    reason = "its worker stopped without an answer at every attempt (killed, or out of memory?)"
+    failed = {"state": "failed", "ended_at": now, "lease_until": None, "reason": reason}
+    session.execute(update(Job).where(due, Job.attempt >= Job.max_attempts).values(failed))

@@ -1,9 +1,9 @@
-"""A mask: an accepted region, in compressed COCO RLE, with every parent it came from; and the view of current ones."""
+"""A mask: an accepted region, in compressed COCO RLE, with its parents; and the view of current masks."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import DDL, BigInteger, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, MetaData, Table
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, MetaData, Table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from engine.store.base import Base, RowId, utc_now
@@ -75,4 +75,3 @@ current_masks = Table(
     Column("dataset_id", BigInteger),
     Column("image_id", BigInteger),
 )
-create_current_masks = DDL(CURRENT_MASKS_SQL)

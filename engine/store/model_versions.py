@@ -1,4 +1,4 @@
-"""A model version: weights by digest, what they were trained on, the decision about them, and which one is active."""
+"""A model version: weights by digest and what they learned from; the gate's decision; which one is active."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,13 @@ from engine.store.base import Base, RowId, Sha256, utc_now
 
 
 class ModelVersion(Base):
-    """Weights of one dataset's line of models. The first has no parent and no snapshot: it was imported or bundled."""
+    """Weights of one dataset's line of models. The first one was imported: no parent, no snapshot."""
 
     __tablename__ = "model_versions"
-    __table_args__ = (UniqueConstraint("dataset_id", "name"), UniqueConstraint("dataset_id", "weights_sha256"))
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "name"),
+        UniqueConstraint("dataset_id", "weights_sha256"),
+    )
     id: Mapped[RowId]
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
     name: Mapped[str]
@@ -44,7 +47,7 @@ class Decision(Base):
 
 
 class ActiveModel(Base):
-    """The pointer: which version serves new images of a dataset. Moved by compare-and-set, logged as an event."""
+    """Which version serves a dataset's new images. Moved by compare-and-set, logged as an event."""
 
     __tablename__ = "active_models"
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)

@@ -10,7 +10,7 @@ from engine.store.base import Base, RowId, Sha256, utc_now
 
 
 class Snapshot(Base):
-    """`digest` covers the sorted mask ids' content and their images' pixels, so equal sets have equal digests."""
+    """`digest` covers the masks' content, sorted, and their images' pixels: equal sets have equal digests."""
 
     __tablename__ = "snapshots"
     __table_args__ = (
