@@ -53,7 +53,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
 def build_page(root: Path, environment: Mapping[str, str]) -> str:
     """Builds annotator_ui/static unless it is up to date, and says what was done. Raises PageError."""
     if not wants_page(environment):
-        return "page: left out, as MASKLOOP_SKIP_PAGE asks; the web app will say that it has no page"
+        return "page: not built, as MASKLOOP_SKIP_PAGE asks"
     if not is_stale(root):
         return "page: up to date"
     web = root / "annotator_ui" / "web"
