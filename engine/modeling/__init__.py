@@ -1,4 +1,4 @@
-"""SAM in torch, our own code. Public names are resolved on first use: importing this opens nothing and loads no torch."""
+"""SAM in torch, our own code. Names are resolved on first use: importing this package loads no torch."""
 
 from importlib import import_module
 from typing import Any

@@ -60,7 +60,7 @@ def read_header(path: str | Path) -> tuple[SamConfig, dict[str, str]]:
     with _opened(Path(path)) as file:
         metadata = dict(file.metadata() or {})
     if "config" not in metadata:
-        raise BadInput(f"{path} holds no model config; name the architecture (vit_b, vit_l, vit_h, mobile, tiny)")
+        raise BadInput(f"{path} holds no model config; name its architecture, for example vit_b")
     metadata.pop("format", None)
     return SamConfig.from_dict(json.loads(metadata.pop("config"))), metadata
 

@@ -47,7 +47,7 @@ def neck(in_dim: int, out_dim: int) -> nn.Sequential:
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """(B, H, W, C) -> windows (B * n, window_size, window_size, C) and the padded (H, W); zeros right and below."""
+    """(B, H, W, C) -> windows (B * n, w, w, C) and the padded (H, W); zeros right and below."""
     batch, height, width, channels = x.shape
     pad_bottom, pad_right = -height % window_size, -width % window_size
     if pad_bottom or pad_right:

@@ -44,7 +44,7 @@ class PromptEncoder(nn.Module):
         return self.embed_points(coords, labels), self._embed_masks(masks, batch)
 
     def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """(B, N, 2) px and labels (B, N) of -1 (padding), 0, 1, 2, 3 -> (B, N, C). Exports to ONNX as it is."""
+        """(B, N, 2) px and labels (B, N) of -1 (padding), 0, 1, 2, 3 -> (B, N, C). Exported as is."""
         labels = labels.unsqueeze(-1)
         encoded = self.pe_layer.encode_points(coords + 0.5, self.img_size)
         encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)

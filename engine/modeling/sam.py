@@ -21,7 +21,11 @@ class Sam(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, config: SamConfig, image_encoder: nn.Module, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+        self,
+        config: SamConfig,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
     ) -> None:
         super().__init__()
         self.config = config
@@ -37,13 +41,15 @@ class Sam(nn.Module):
         return self.pixel_mean.device
 
     def preprocess(self, x: Tensor) -> Tensor:
-        """Pixels (..., 3, h, w) of 0 to 255, long side `img_size` -> normalised, padded with zeros: (..., 3, S, S)."""
+        """Pixels (..., 3, h, w), 0 to 255, long side `img_size` -> normalised, zero-padded (..., 3, S, S)."""
         x = (x - self.pixel_mean) / self.pixel_std
         height, width = x.shape[-2:]
         return F.pad(x, (0, self.config.img_size - width, 0, self.config.img_size - height))
 
-    def postprocess_masks(self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]) -> Tensor:
-        """Low resolution logits (B, n, 4g, 4g) -> logits (B, n, H, W) of the original image, sizes as (h, w)."""
+    def postprocess_masks(
+        self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
+        """Low resolution logits (B, n, 4g, 4g) -> logits (B, n, H, W) of the original image; sizes (h, w)."""
         side = self.config.img_size
         masks = F.interpolate(masks, (side, side), mode="bilinear", align_corners=False)
         masks = masks[..., : input_size[0], : input_size[1]]

@@ -14,7 +14,7 @@ UPSCALING = 4
 
 @dataclass(frozen=True)
 class VitConfig:
-    """The official plain ViT image encoder: windows of `window_size`, global attention at the listed blocks."""
+    """The official ViT image encoder: windows of `window_size`, global attention at the listed blocks."""
 
     embed_dim: int
     depth: int
@@ -37,7 +37,7 @@ class TinyVitConfig:
 
 @dataclass(frozen=True)
 class SamConfig:
-    """Every size of one model. `name` is the architecture of the model card; nobody may assume 1024, 64 or 256."""
+    """Every size of one model; `name` is the card's architecture. Nobody may assume 1024, 64 or 256."""
 
     name: str
     img_size: int
@@ -56,7 +56,7 @@ class SamConfig:
         if self.img_size <= 0 or self.img_size % STRIDE_PX:
             raise BadInput(f"img_size must be a positive multiple of {STRIDE_PX}, not {self.img_size}")
         if self.prompt_dim % (2 * self.decoder_heads):
-            raise BadInput(f"prompt_dim {self.prompt_dim} must divide by twice the {self.decoder_heads} heads")
+            raise BadInput(f"prompt_dim {self.prompt_dim} must divide by {2 * self.decoder_heads}")
 
     @property
     def embedding_grid(self) -> int:

@@ -35,10 +35,11 @@ class TinyViT(nn.Module):
 
 
 def _layers(config: TinyVitConfig) -> list[nn.Module]:
-    """Layer 0 is convolutional. The last merge keeps the resolution, so the stride ends at 16 as SAM wants."""
+    """Layer 0 is convolutional. The last merge keeps the resolution: the stride ends at 16, as in SAM."""
     dims, strides = config.embed_dims, (2, 2, 1)
     merges: list[nn.Module | None] = [
-        PatchMerging(dim, out_dim, stride) for (dim, out_dim), stride in zip(pairwise(dims), strides, strict=True)
+        PatchMerging(dim, out_dim, stride)
+        for (dim, out_dim), stride in zip(pairwise(dims), strides, strict=True)
     ]
     blocks: list[Sequence[nn.Module]] = [[MBConv(dims[0]) for _ in range(config.depths[0])]]
     for index in range(1, len(dims)):
