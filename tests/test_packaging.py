@@ -182,7 +182,7 @@ def test_page_builds_from_source_with_the_wheels_node(tmp_path: Path) -> None:
     for name in ("sh", "env", "git"):
         (links / name).symlink_to(shutil.which(name) or name)
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path / "out"), "tree"],
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path / "out"), "./tree"],
         cwd=tmp_path,
         env=os.environ | {"PATH": str(links)},
         capture_output=True,
