@@ -8,10 +8,12 @@ import numpy as np
 from engine.synthetic import shapes
 from engine.synthetic.colours import Finish, draw_finish, jittered
 from engine.synthetic.easel import Easel
+from engine.synthetic.fields import Plane, clamp
 from engine.synthetic.shapes import Form, Frame
 
 ANY_PATTERN = (
-    "graded", "striped", "wavy", "checkered", "spotted", "wooden", "marbled", "mottled", "speckled", "grainy", "woven",
+    "graded", "striped", "wavy", "checkered", "spotted", "wooden", "marbled", "mottled", "speckled", "grainy",
+    "woven",
 )  # fmt: skip
 SOFT_PATTERN = ("graded", "marbled", "mottled", "speckled", "grainy", "wooden")
 
@@ -25,7 +27,7 @@ def _contrast(easel: Easel, finish: Finish) -> Finish:
     colour = easel.palette.pick(easel.rng)
     base = jittered(easel.rng, colour)
     if np.abs(base - finish.base).sum() < 0.35:
-        base = np.clip(finish.base * np.float32(0.5 if finish.base.mean() > 0.4 else 1.7) + 0.04, 0, 1)
+        base = clamp(finish.base * np.float32(0.5 if finish.base.mean() > 0.4 else 1.7) + np.float32(0.04))
     return Finish(colour, base, base, "plain", finish.gloss)
 
 
@@ -49,7 +51,7 @@ def fruit(easel: Easel, at: Frame) -> None:
     """An apple-like body with a stem and perhaps a leaf."""
     finish = replace(_finish(easel, SOFT_PATTERN), gloss=float(easel.rng.uniform(0.2, 0.7)))
     number = easel.canvas.begin(f"{finish.title} fruit")
-    dent = np.float32(0.12) * np.exp(-6 * (at.p * at.p)) * np.clip(-at.q, 0, 1)
+    dent = np.float32(0.12) * np.exp(-6 * (at.p * at.p)) * clamp(-at.q)
     easel.solid(number, at, Form(shapes.disc(at.p, at.q * np.float32(1.1), 0.85) + dent, 0.85), finish, 0.4)
     brown = Finish("brown", jittered(easel.rng, "brown"), jittered(easel.rng, "brown"))
     lean = float(easel.rng.uniform(-0.25, 0.25))
@@ -85,38 +87,37 @@ def coin(easel: Easel, at: Frame) -> None:
     inner = Form(np.maximum(shapes.disc(at.p, at.q, easel.rng.uniform(0.45, 0.75)), f), 0.1)
     if easel.rng.random() < 0.6:
         field = finish if easel.rng.random() < 0.5 else _contrast(easel, finish)
-        tone = np.float32(easel.rng.uniform(0.75, 0.95))
-        easel.part(number, at, inner, replace(field, base=field.base * tone, other=field.other * tone), "inner field", on=on)
+        tone = easel.rng.uniform(0.75, 0.95)
+        easel.part(number, at, inner, field.toned(float(tone)), "inner field", on=on)
 
 
 def box(easel: Easel, at: Frame) -> None:
     """A box seen from a corner: three faces, each flat and lit by its own angle, each a part."""
     finish = _finish(easel)
     number = easel.canvas.begin(f"{finish.title} box")
-    lean, rise, depth = easel.rng.uniform(0.15, 0.85), easel.rng.uniform(0.15, 0.5), easel.rng.uniform(0.3, 0.7)
+    lean, rise, depth = easel.rng.uniform((0.15, 0.15, 0.3), (0.85, 0.5, 0.7))
+    # Edges on screen: two along the table, one up; the far corner of the floor is the origin.
     across = np.asarray((0.75, rise * lean)) * easel.rng.uniform(0.6, 1)
     away = np.asarray((-0.75, rise * (1 - lean))) * easel.rng.uniform(0.6, 1)
     up = np.asarray((0.0, -depth * 1.3))
-    front = -(across + away + up) / 2 + np.asarray((0.0, 0.0))
-    quads = {
-        "top face": (front + up, front + up + across, front + up + across + away, front + up + away),
-        "left face": (front + away, front + away + across, front + away + across + up, front + away + up),
-        "right face": (front + across, front + across + away, front + across + away + up, front + across + up),
+    far = -(across + away + up) / 2
+    faces = {
+        "top face": _face(at, far + up, across, away),
+        "left face": _face(at, far + away, across, up),
+        "right face": _face(at, far + across, away, up),
     }
-    # Seen from above, the near corner is the one pushed along both edges.
-    faces = {name: shapes.convex(at.p, at.q, _clockwise(np.asarray(corners, np.float32))) for name, corners in quads.items()}
     hull = np.minimum.reduce(list(faces.values()))
     easel.solid(number, at, Form(hull, 0.02), replace(finish, gloss=0.0, roughness_px=0.0), 0.3)
     for tone, (name, f) in zip(easel.rng.permutation((1.05, 0.8, 0.55)), faces.items(), strict=True):
-        face = replace(finish, base=finish.base * np.float32(tone), other=finish.other * np.float32(tone), gloss=0.0)
-        easel.part(number, at, Form(f, 0.02), face, name)
+        easel.part(number, at, Form(f, 0.02), replace(finish.toned(float(tone)), gloss=0.0), name)
 
 
-def _clockwise(corners: shapes.Points) -> shapes.Points:
-    """The same convex corners, ordered clockwise on screen."""
+def _face(at: Frame, corner: Plane, edge: Plane, other: Plane) -> Plane:
+    """A parallelogram from a corner and two edges, each (2,), its corners put in clockwise order."""
+    corners = np.stack([corner, corner + edge, corner + edge + other, corner + other]).astype(np.float32)
     middle = corners.mean(axis=0)
     turn = np.arctan2(corners[:, 1] - middle[1], corners[:, 0] - middle[0])
-    return corners[np.argsort(turn)]
+    return shapes.convex(at.p, at.q, corners[np.argsort(turn)])
 
 
 def card(easel: Easel, at: Frame) -> None:
@@ -158,17 +159,16 @@ def cup(easel: Easel, at: Frame) -> None:
     """A cup from the side and a little above: body, handle, opening."""
     finish = _finish(easel)
     number = easel.canvas.begin(f"{finish.title} cup")
-    handle = Form(shapes.ring(at.p - np.float32(0.5), at.q * np.float32(0.8) - np.float32(0.05), 0.3, 0.075), 0.075)
-    easel.part(number, at, handle, replace(finish, pattern="plain"), "handle", lift=0.2)
+    loop = shapes.ring(at.p - np.float32(0.5), at.q * np.float32(0.8) - np.float32(0.05), 0.3, 0.075)
+    easel.part(number, at, Form(loop, 0.075), replace(finish, pattern="plain"), "handle", lift=0.2)
     foot = float(easel.rng.uniform(0.3, 0.5))
     wall = shapes.lathe(at.p, at.q, (-0.6, 0.0, 0.65), (0.52, 0.5, foot))
     rim = shapes.disc(at.p / np.float32(0.52), (at.q + np.float32(0.6)) / np.float32(0.16)) * np.float32(0.16)
     body = Form(np.minimum(wall.f, rim), wall.bevel, wall.swell)
     on = easel.solid(number, at, body, finish, 0.25)
-    deep = np.float32(0.4)
-    dark = replace(finish, base=finish.base * deep, other=finish.other * deep, pattern="graded", gloss=0.0)
-    opening = shapes.disc(at.p / np.float32(0.46), (at.q + np.float32(0.6)) / np.float32(0.12)) * np.float32(0.12)
-    easel.part(number, at, Form(opening, 0.02), dark, "opening", on=on)
+    dark = replace(finish.toned(0.4), pattern="graded", gloss=0.0)
+    mouth = shapes.disc(at.p / np.float32(0.46), (at.q + np.float32(0.6)) / np.float32(0.12))
+    easel.part(number, at, Form(mouth * np.float32(0.12), 0.02), dark, "opening", on=on)
 
 
 def pan(easel: Easel, at: Frame) -> None:
@@ -179,7 +179,8 @@ def pan(easel: Easel, at: Frame) -> None:
     number = easel.canvas.begin(f"{finish.title} {word}")
     head = float(easel.rng.uniform(0.22, 0.55))
     thin = float(easel.rng.uniform(0.03, 0.09))
-    easel.part(number, at, Form(shapes.bar(at.p, at.q, (head - 0.8, 0.0), (0.92, 0.0), thin), thin), grip, "handle", lift=0.2)
+    shaft = Form(shapes.bar(at.p, at.q, (head - 0.8, 0.0), (0.92, 0.0), thin), thin)
+    easel.part(number, at, shaft, grip, "handle", lift=0.2)
     form = Form(shapes.disc(at.p + np.float32(1 - head), at.q * np.float32(1.1), head - 0.03), 0.12)
     easel.solid(number, at, form, finish, 0.2)
 
@@ -205,8 +206,8 @@ def foliage(easel: Easel, at: Frame) -> None:
     on = easel.solid(number, at, form, finish, 0.15)
     if not at.window.empty:
         rib = np.abs(at.q - bend) - np.float32(0.02)
-        tone = np.float32(easel.rng.choice((0.6, 1.4)))
-        rgb = easel.colour(replace(finish, base=finish.base * tone, other=finish.other * tone), at, form)
+        tone = float(easel.rng.choice((0.6, 1.4)))
+        rgb = easel.colour(finish.toned(tone), at, form)
         cover = shapes.coverage_of(rib * np.float32(at.radius_px)) * on
         easel.canvas.paint_part(number, at.window, cover, rgb, "rib")
 
@@ -225,9 +226,10 @@ def glyph(easel: Easel, at: Frame) -> None:
     number = easel.canvas.begin(f"{finish.title} letter")
     thick = float(easel.rng.uniform(0.06, 0.18))
     f = np.full_like(at.p, 1e3)
-    here = easel.rng.choice((-0.6, 0.0, 0.6), 2)
+    lattice = (-0.6, 0.0, 0.6)
+    here = easel.rng.choice(lattice, 2).tolist()
     for _ in range(int(easel.rng.integers(2, 5))):
-        there = easel.rng.choice((-0.6, 0.0, 0.6), 2)
+        there = easel.rng.choice(lattice, 2).tolist()
         if easel.rng.random() < 0.3:
             stroke = shapes.arc(at.p, at.q, 0.6, thick, float(easel.rng.uniform(0.3, 2.2)))
         else:
@@ -279,7 +281,7 @@ def heart(easel: Easel, at: Frame) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """A body and how it likes to stand: `upright` things lean little; `flat` is the strongest foreshortening."""
+    """A body and how it stands: `upright` things lean little; `flat` is the strongest foreshortening."""
 
     paint: Callable[[Easel, Frame], None]
     weight: float

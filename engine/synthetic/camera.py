@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Plane = NDArray[np.float32]
+from engine.synthetic.fields import Plane, clamp
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Camera:
     """Strength of each flaw, as the widest value a scene may draw (0 switches it off)."""
 
     colour_cast: float = 0.10
+    fade: float = 0.6
     gamma: float = 0.25
     vignette: float = 0.35
     blur_px: float = 1.2
@@ -24,7 +25,7 @@ class Camera:
 
 
 # The demo's pictures: clean, but not sterile.
-GENTLE = Camera(colour_cast=0.03, gamma=0.06, vignette=0.2, blur_px=0.0, noise=0.008, jpeg=0.0)
+GENTLE = Camera(colour_cast=0.03, fade=0.1, gamma=0.06, vignette=0.2, blur_px=0.0, noise=0.008, jpeg=0.0)
 
 
 def develop(rgb: Plane, rng: Generator, camera: Camera) -> NDArray[np.uint8]:
@@ -33,6 +34,7 @@ def develop(rgb: Plane, rng: Generator, camera: Camera) -> NDArray[np.uint8]:
     gains *= np.float32(np.exp(rng.normal(0, camera.colour_cast)))
     rgb = _optics(rgb, rng, camera)
     rgb *= gains
+    _fade(rgb, rng, camera.fade)
     _darken_corners(rgb, float(rng.uniform(0, camera.vignette)))
     _add_noise(rgb, rng, camera.noise)
     out = _tone(rgb, float(np.exp(rng.uniform(-camera.gamma, camera.gamma))))
@@ -45,13 +47,22 @@ def _optics(rgb: Plane, rng: Generator, camera: Camera) -> Plane:
     """A three-tap lens for every picture; a real blur for a third of them."""
     if rng.random() < 0.35 and camera.blur_px > 0.5:
         sigma = float(rng.uniform(0.5, camera.blur_px))
-        return ndimage.gaussian_filter(rgb, (sigma, sigma, 0), truncate=2.5)
+        blurred: Plane = ndimage.gaussian_filter(rgb, (sigma, sigma, 0), truncate=2.5)
+        return blurred
     side = np.float32(rng.uniform(0.03, 0.12))
     for axis in (0, 1):
         rows = np.moveaxis(rgb, axis, 0)
         middle = rows[1:-1] * (1 - 2 * side) + side * (rows[2:] + rows[:-2])
         rows[1:-1] = middle
     return rgb
+
+
+def _fade(rgb: Plane, rng: Generator, strongest: float) -> None:
+    """Pull colours towards grey: a little mostly, wholly in one picture of twelve where the camera may."""
+    amount = float(rng.uniform(0, strongest)) if rng.random() > strongest / 7 else 1.0
+    grey = rgb @ np.asarray((0.3, 0.59, 0.11), np.float32)
+    rgb *= 1 - amount
+    rgb += (grey * amount)[..., None]
 
 
 def _darken_corners(rgb: Plane, strength: float) -> None:
@@ -79,7 +90,7 @@ def _tone(rgb: Plane, gamma: float) -> NDArray[np.uint8]:
     curve = np.linspace(0, 1, steps + 1) ** gamma
     table = np.rint(curve * 255).astype(np.uint8)
     rgb *= np.float32(steps)
-    return table[np.clip(rgb, 0, steps).astype(np.int32)]
+    return table[clamp(rgb, 0, steps).astype(np.int32)]
 
 
 @lru_cache(maxsize=1)
@@ -105,4 +116,4 @@ def _compress(image: NDArray[np.uint8], coarseness: float) -> NDArray[np.uint8]:
     rounded = np.rint((basis @ blocks @ basis.T) / steps) * steps
     plain = (basis.T @ rounded @ basis).transpose(0, 3, 1, 4, 2).reshape(padded.shape)
     rgb = plain @ np.linalg.inv(mix).T.astype(np.float32)
-    return np.clip(np.rint(rgb[:h, :w]), 0, 255).astype(np.uint8)
+    return clamp(np.rint(rgb[:h, :w]), 0, 255).astype(np.uint8)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Plane = NDArray[np.float32]
+from engine.synthetic.fields import Plane
+
 Bits = NDArray[np.bool_]
 
 MIN_VISIBLE_PX = 12
@@ -79,10 +80,10 @@ class _Part:
 
 @dataclass
 class Canvas:
-    """A picture in the making: `rgb` (H, W, 3) float32 near 0..1, `owner` (H, W) int32, -1 where no object is."""
+    """A picture in the making: `rgb` (H, W, 3) float32 near 0..1; `owner` (H, W) int32, -1: no object."""
 
     hw: tuple[int, int]
-    rgb: NDArray[np.float32] = field(init=False)
+    rgb: Plane = field(init=False)
     owner: NDArray[np.int32] = field(init=False)
     names: list[str] = field(default_factory=list)
     _parts: list[_Part] = field(default_factory=list)
@@ -109,7 +110,7 @@ class Canvas:
             self.rgb[seen.cut] *= (1.0 - darkness[seen.within(window)])[..., None]
 
     def paint(self, number: int, window: Window, coverage: Plane, rgb: Plane) -> None:
-        """Blend `rgb` (h, w, 3) by `coverage` (h, w) and give the object the pixels covered by half or more."""
+        """Blend `rgb` (h, w, 3) by `coverage` (h, w) and own the pixels covered by half or more."""
         self._blend(window, coverage, rgb)
         bits = coverage >= 0.5
         self.owner[window.cut][bits] = number

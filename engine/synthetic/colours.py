@@ -1,12 +1,13 @@
 """Named colours, palettes, and the finish of an object: what a caption says and what a painter needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-Rgb = NDArray[np.float32]
+from engine.synthetic.fields import Plane, clamp
+
+Rgb = Plane
 
 NAMED: dict[str, tuple[float, float, float]] = {
     "red": (0.78, 0.13, 0.12), "orange": (0.92, 0.48, 0.10), "yellow": (0.93, 0.79, 0.20),
@@ -54,6 +55,10 @@ class Finish:
     gloss: float = 0.3
     roughness_px: float = 0.0
 
+    def toned(self, factor: float) -> "Finish":
+        """The same finish, lighter or darker."""
+        return replace(self, base=self.base * np.float32(factor), other=self.other * np.float32(factor))
+
     @property
     def title(self) -> str:
         """The words a caption begins with, such as `striped red`."""
@@ -66,7 +71,7 @@ def draw_finish(rng: Generator, palette: Palette, patterns: tuple[str, ...]) -> 
     base = jittered(rng, colour)
     other = jittered(rng, palette.pick(rng))
     if rng.random() < 0.5:
-        other = np.clip(base * np.float32(rng.uniform(0.45, 1.6)), 0.02, 0.98)
+        other = clamp(base * np.float32(rng.uniform(0.45, 1.6)), 0.02, 0.98)
     pattern = "plain" if rng.random() < 0.35 else str(rng.choice(patterns))
     roughness = float(rng.uniform(0, 0.6)) if rng.random() < 0.4 else 0.0
     return Finish(colour, base, other, pattern, float(rng.beta(1.2, 1.8)), roughness)

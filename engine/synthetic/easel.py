@@ -4,15 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from engine.synthetic.canvas import Canvas, Window
 from engine.synthetic.colours import Finish, Palette, mixed
+from engine.synthetic.fields import Plane
 from engine.synthetic.lighting import Light, shade, shadow_of
 from engine.synthetic.shapes import Form, Frame, coverage_of, distance_px, height_of
 from engine.synthetic.textures import PATTERNS, NoiseBank, Surface
-
-Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Easel:
         inside: int | None = None,
         lift: float = 0.0,
     ) -> int:
-        """Paint a part; `on` (h, w) is the coverage it may not leave. Returns the part's handle, -1 if unseen."""
+        """Paint a part; `on` (h, w) is the coverage it may not leave. Returns its handle, -1 if unseen."""
         if frame.window.empty:
             return -1
         distance = distance_px(form, frame.radius_px)

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+from engine.synthetic.fields import Plane, clamp
 
 
 @dataclass(frozen=True)
 class Light:
-    """One distant lamp and an even sky. `towards` points from the surface to the lamp (x right, y down, z out)."""
+    """One distant lamp and an even sky. `towards` is the unit vector to the lamp (x right, y down, z out)."""
 
     towards: tuple[float, float, float]
     key: Plane
@@ -68,10 +67,11 @@ def _highlight(upright: Plane, dx: Plane, dy: Plane, light: Light, gloss: float)
     mirror = np.maximum((half[2] - half[0] * dx - half[1] * dy) * upright, 0)
     for _ in range(3 + round(3 * gloss)):
         mirror *= mirror
-    return np.float32(0.7 * gloss) * mirror
+    shine: Plane = mirror * (0.7 * gloss)
+    return shine
 
 
 def shadow_of(distance_px: Plane, softness_px: float, strength: float) -> Plane:
     """(h, w) darkness of a shadow, from the signed distance of what casts it: full inside, fading outside."""
-    t = np.clip(np.float32(0.5) - distance_px / np.float32(2 * softness_px), 0, 1)
+    t = clamp(np.float32(0.5) - distance_px / np.float32(2 * softness_px))
     return np.float32(strength) * t * t * (3 - 2 * t)

@@ -32,7 +32,7 @@ class _Theme:
 
 _BY_NAME: dict[str, _Theme] = {
     "still_life": _Theme(still_life.paint, Camera()),
-    "microscope": _Theme(microscope.paint, Camera(vignette=0.25, gamma=0.15, jpeg=0.3)),
+    "microscope": _Theme(microscope.paint, Camera(fade=0.3, vignette=0.25, gamma=0.15, jpeg=0.3)),
 }
 THEMES: tuple[str, ...] = tuple(_BY_NAME)
 

@@ -1,9 +1,9 @@
 """Silhouettes as implicit functions, rasterised inside the shape's own window only.
 
 A shape function takes coordinates (p, q) in units of the shape's radius, q downwards, and returns a `Form`:
-`f` (h, w), negative inside, with a slope near one per radius; and `bevel`, how far from the rim, in radii, the
-surface goes on rising (1 makes a disc a ball, 0.1 makes it a coin). `swell`, where given, replaces `f` in the
-height: a bottle is round across and straight along.
+`f` (h, w), negative inside, with a slope near one per radius; and `bevel`, how far from the rim, in radii,
+the surface goes on rising (1 makes a disc a ball, 0.1 makes it a coin). `swell`, where given, replaces `f` in
+the height: a bottle is round across and straight along.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from engine.synthetic.canvas import Window
+from engine.synthetic.fields import Plane, clamp
 from engine.synthetic.lighting import slopes
 
-Plane = NDArray[np.float32]
-Points = NDArray[np.float32]
+Points = Plane
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ class Frame:
         h, w = canvas_hw
         cx, cy = centre_xy
         margin = radius_px * reach + 3
-        window = Window(
-            max(0, int(cy - margin)), min(h, int(cy + margin) + 1), max(0, int(cx - margin)), min(w, int(cx + margin) + 1)
-        )
+        top, left = max(0, int(cy - margin)), max(0, int(cx - margin))
+        window = Window(top, min(h, int(cy + margin) + 1), left, min(w, int(cx + margin) + 1))
         x = (np.arange(window.x0, max(window.x1, window.x0)) + (0.5 - cx)).astype(np.float32)[None, :]
         y = (np.arange(window.y0, max(window.y1, window.y0)) + (0.5 - cy)).astype(np.float32)[:, None]
         along, across = np.float32(np.cos(angle) / radius_px), np.float32(np.sin(angle) / radius_px)
@@ -79,13 +77,13 @@ def distance_px(form: Form, radius_px: float) -> Plane:
 
 def coverage_of(distance: Plane) -> Plane:
     """(h, w) share of each pixel inside a straight outline at this signed distance in pixels."""
-    return np.clip(np.float32(0.5) - distance, 0, 1)
+    return clamp(np.float32(0.5) - distance)
 
 
 def height_of(form: Form, radius_px: float) -> Plane:
     """(h, w) height in pixels: a quarter circle of `bevel` radii from the rim, then level."""
     depth = form.f if form.swell is None else form.swell
-    rise = np.clip(1 + depth / np.float32(form.bevel), 0, 1)
+    rise = clamp(1 + depth / np.float32(form.bevel))
     return np.float32(form.bevel * radius_px) * np.sqrt(1 - rise * rise)
 
 
@@ -104,23 +102,26 @@ def slab(p: Plane, q: Plane, half_p: float, half_q: float, corner: float = 0.0) 
     dp = np.abs(p) - np.float32(half_p - corner)
     dq = np.abs(q) - np.float32(half_q - corner)
     outside = np.sqrt(np.maximum(dp, 0) ** 2 + np.maximum(dq, 0) ** 2)
-    return outside + np.minimum(np.maximum(dp, dq), 0) - np.float32(corner)
+    f: Plane = outside + np.minimum(np.maximum(dp, dq), 0) - corner
+    return f
 
 
 def bar(p: Plane, q: Plane, start: Sequence[float], end: Sequence[float], half_width: float) -> Plane:
     """A straight rod with round ends from `start` to `end`, each (p, q)."""
     (p0, q0), (p1, q1) = start, end
     dp, dq = np.float32(p1 - p0), np.float32(q1 - q0)
-    t = np.clip(((p - np.float32(p0)) * dp + (q - np.float32(q0)) * dq) / (dp * dp + dq * dq + 1e-9), 0, 1)
+    along = (p - np.float32(p0)) * dp + (q - np.float32(q0)) * dq
+    t = clamp(along / np.float32(dp * dp + dq * dq + 1e-9))
     return disc(p - np.float32(p0) - t * dp, q - np.float32(q0) - t * dq, half_width)
 
 
 def arc(p: Plane, q: Plane, radius: float, half_width: float, opening: float) -> Plane:
     """A ring cut open: `opening` is half the missing angle (radians), about the positive p axis."""
     body = ring(p, q, radius, half_width)
-    tip = disc(p - np.float32(radius * np.cos(opening)), np.abs(q) - np.float32(radius * np.sin(opening)), half_width)
+    end_p, end_q = np.float32(radius * np.cos(opening)), np.float32(radius * np.sin(opening))
+    tip = disc(p - end_p, np.abs(q) - end_q, half_width)
     slope_p, slope_q = np.float32(np.sin(opening)), np.float32(np.cos(opening))
-    in_gap = (np.abs(q) * slope_q < p * slope_p)
+    in_gap = np.abs(q) * slope_q < p * slope_p
     return np.where(in_gap, tip, body)
 
 
@@ -135,7 +136,7 @@ def convex(p: Plane, q: Plane, corners: Points) -> Plane:
 
 
 def star(p: Plane, q: Plane, n_tips: int, inner: float, roundness: float = 0.05) -> Plane:
-    """A star with tips at radius 1 and notches at radius `inner`; many tips and a large `inner` make a gear."""
+    """A star with tips at radius 1 and notches at radius `inner`; many tips and a large `inner`: a gear."""
     sector = np.float32(2 * np.pi / n_tips)
     angle = np.arctan2(q, p)
     folded = np.abs(angle - sector * np.rint(angle / sector))
@@ -144,9 +145,9 @@ def star(p: Plane, q: Plane, n_tips: int, inner: float, roundness: float = 0.05)
     tip = np.asarray((1 - roundness, 0.0))
     notch = (inner - roundness) * np.asarray((np.cos(sector / 2), np.sin(sector / 2)))
     edge = notch - tip
-    normal = np.asarray((edge[1], -edge[0])) / np.hypot(*edge)
-    inside = np.float32(normal[0]) * (a - np.float32(tip[0])) + np.float32(normal[1]) * (b - np.float32(tip[1]))
-    return inside - np.float32(roundness)
+    normal = (np.asarray((edge[1], -edge[0])) / np.hypot(*edge)).astype(np.float32)
+    past_edge: Plane = normal[0] * a + normal[1] * b
+    return past_edge - (float(normal @ tip) + roundness)
 
 
 def blob(rng: Generator, p: Plane, q: Plane, wobble: float, n_waves: int = 5) -> Plane:
@@ -160,14 +161,15 @@ def blob(rng: Generator, p: Plane, q: Plane, wobble: float, n_waves: int = 5) ->
         re, im = re * turn_re - im * turn_im, re * turn_im + im * turn_re
         a, b = rng.normal(0, wobble / wave, 2).astype(np.float32)
         outline += a * re + b * im
-    return np.sqrt(p * p + q * q) - np.clip(outline, 0.25, 1.15)
+    return np.sqrt(p * p + q * q) - clamp(outline, 0.25, 1.15)
 
 
 def leaf(p: Plane, q: Plane, width: float, tail: float = 1.0) -> Plane:
     """A pointed leaf from p = -1 to p = 1; `tail` above 1 moves the widest place towards the stem."""
-    along = np.clip((p + 1) / 2, 0, 1) ** np.float32(1 / tail)
+    along = clamp((p + 1) / 2) ** np.float32(1 / tail)
     half = np.float32(width) * np.sin(np.pi * along) + np.float32(0.004)
-    return np.maximum(np.abs(q) - half, np.abs(p) - 1) * np.float32(0.9)
+    f: Plane = np.maximum(np.abs(q) - half, np.abs(p) - 1)
+    return f
 
 
 def lathe(p: Plane, q: Plane, at: Sequence[float], half_widths: Sequence[float]) -> Form:
@@ -190,7 +192,8 @@ def wave(p: Plane, q: Plane, swing: float, n_turns: float, half_width: float) ->
     k = np.float32(np.pi * n_turns)
     slope = np.float32(swing) * k * np.cos(k * p)
     off = np.abs(q - np.float32(swing) * np.sin(k * p)) / np.sqrt(1 + slope * slope)
-    return np.maximum(off, np.abs(p) - np.float32(1 - half_width)) - np.float32(half_width)
+    f: Plane = np.maximum(off, np.abs(p) - (1 - half_width)) - half_width
+    return f
 
 
 def crescent(p: Plane, q: Plane, bite: float) -> Plane:

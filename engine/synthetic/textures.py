@@ -10,9 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+from engine.synthetic.fields import Plane, clamp
 
 
 @lru_cache(maxsize=256)
@@ -39,7 +38,9 @@ def smooth_noise(rng: Generator, hw: tuple[int, int], cells_hw: tuple[int, int])
     return np.float32(2.1) * (_spline(h, rows) @ grid @ _spline(w, columns).T)
 
 
-def fractal_noise(rng: Generator, hw: tuple[int, int], cells: int, n_octaves: int, gain: float = 0.55) -> Plane:
+def fractal_noise(
+    rng: Generator, hw: tuple[int, int], cells: int, n_octaves: int, gain: float = 0.55
+) -> Plane:
     """(H, W) sum of octaves, each twice as fine and `gain` as strong, scaled to roughly unit deviation."""
     aspect = hw[0] / hw[1]
     total = np.zeros(hw, np.float32)
@@ -88,7 +89,7 @@ class Surface:
 
 
 def _edge(field: Plane, sharpness: float) -> Plane:
-    return np.clip(field * np.float32(sharpness) + np.float32(0.5), 0, 1)
+    return clamp(field * np.float32(sharpness) + np.float32(0.5))
 
 
 def _turned(rng: Generator, on: Surface) -> Plane:
@@ -108,7 +109,7 @@ def plain(rng: Generator, on: Surface) -> Plane:
 
 def graded(rng: Generator, on: Surface) -> Plane:
     """One colour running into the other."""
-    return np.clip(np.float32(0.5) + np.float32(0.5) * _turned(rng, on), 0, 1)
+    return clamp(np.float32(0.5) + np.float32(0.5) * _turned(rng, on))
 
 
 def striped(rng: Generator, on: Surface) -> Plane:
@@ -138,13 +139,14 @@ def spotted(rng: Generator, on: Surface) -> Plane:
 def wooden(rng: Generator, on: Surface) -> Plane:
     """Year rings seen along the board, with fibres."""
     knots = on.bank.patch(rng, on.p.shape, "broad")
-    rings = np.sin(np.float32(0.5 * _repeats(rng, on)) * (on.q + np.float32(0.25) * knots + np.float32(0.1) * on.p))
-    return np.clip(np.float32(0.45) + np.float32(0.3) * rings + np.float32(0.1) * _grain(rng, on), 0, 1)
+    across = on.q + np.float32(0.25) * knots + np.float32(0.1) * on.p
+    rings = np.sin(np.float32(0.5 * _repeats(rng, on)) * across)
+    return clamp(np.float32(0.45) + np.float32(0.3) * rings + np.float32(0.1) * _grain(rng, on))
 
 
 def marbled(rng: Generator, on: Surface) -> Plane:
     """Veins where the noise crosses zero."""
-    return 1 - np.clip(np.float32(1.6) * np.abs(on.bank.patch(rng, on.p.shape, "broad")), 0, 1)
+    return 1 - clamp(np.float32(1.6) * np.abs(on.bank.patch(rng, on.p.shape, "broad")))
 
 
 def mottled(rng: Generator, on: Surface) -> Plane:
@@ -165,8 +167,8 @@ def grainy(rng: Generator, on: Surface) -> Plane:
 def woven(rng: Generator, on: Surface) -> Plane:
     """Threads over and under."""
     k = np.float32(min(2.2 * _repeats(rng, on), 1.6 * on.radius_px))
-    weave = np.sin(k * on.p) ** 2 + np.sin(k * on.q) ** 2
-    return np.clip(np.float32(0.4) * weave + np.float32(0.08) * _grain(rng, on), 0, 1)
+    weave: Plane = np.sin(k * on.p) ** 2 + np.sin(k * on.q) ** 2
+    return clamp(np.float32(0.4) * weave + np.float32(0.08) * _grain(rng, on))
 
 
 def _grain(rng: Generator, on: Surface) -> Plane:

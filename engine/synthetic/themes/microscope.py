@@ -14,17 +14,16 @@ from scipy import ndimage
 
 from engine.synthetic.canvas import Canvas
 from engine.synthetic.colours import mixed
+from engine.synthetic.fields import Plane, clamp
 from engine.synthetic.shapes import Form, Frame, blob, disc, distance_px
 from engine.synthetic.textures import NoiseBank
-
-Plane = NDArray[np.float32]
 
 MAX_BODIES = 240
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """The label map's companions, all (H, W): depth in radii (0 at the rim, 1 deep inside) and core (0 or 1)."""
+    """The label map's companions, all (H, W): depth in radii (0 at the rim, 1 deep inside), core."""
 
     canvas: Canvas
     rng: Generator
@@ -58,7 +57,8 @@ def paint(canvas: Canvas, rng: Generator) -> None:
 def fluorescence(canvas: Canvas, rng: Generator) -> None:
     """Nuclei glow on black, each with its own brightness; grey or one dye's colour."""
     specimen = _lay_out(canvas, rng, "bright", "nucleus", wobble=(0.0, 0.1), core_share=0.0)
-    glow = specimen.per_body(0.25 + 0.3 * rng.random(), 1) * (np.float32(rng.uniform(0.4, 0.9)) + np.float32(0.4) * specimen.depth)
+    glow = specimen.per_body(0.25 + 0.3 * rng.random(), 1)
+    glow *= np.float32(rng.uniform(0.4, 0.9)) + np.float32(0.4) * specimen.depth
     glow *= 1 + np.float32(rng.uniform(0, 0.3)) * specimen.noise("fine")
     glow = _lens(specimen, glow)
     haze = ndimage.gaussian_filter(glow[::4, ::4], max(specimen.radius_px / 4, 1))
@@ -73,27 +73,31 @@ def fluorescence(canvas: Canvas, rng: Generator) -> None:
 def stain(canvas: Canvas, rng: Generator) -> None:
     """A stained section: dark nuclei in a pink or brown ground with pale gaps."""
     specimen = _lay_out(canvas, rng, "dark", "nucleus", wobble=(0.02, 0.16), core_share=0.0, stretch=0.55)
-    ground = np.clip(0.5 + 0.35 * specimen.noise("broad") + 0.2 * specimen.noise("fine"), 0, 1.4).astype(np.float32)
+    clouds = np.float32(0.35) * specimen.noise("broad") + np.float32(0.2) * specimen.noise("fine")
+    ground = clamp(clouds + np.float32(0.5), 0, 1.4)
     rim = np.float32(0.3) * (1 - specimen.depth) * specimen.inside
-    dense = specimen.per_body(0.55, 1.3) * (1 + np.float32(0.25) * specimen.noise("fine")) + rim
-    dense = _lens(specimen, dense)
+    density = specimen.per_body(0.55, 1.3) * (1 + np.float32(0.25) * specimen.noise("fine")) + rim
+    dense = _lens(specimen, density)
     # Beer and Lambert: each dye takes its share of each colour of light.
-    eosin = np.asarray((0.08, 0.75, 0.35), np.float32) * np.float32(rng.uniform(0.2, 1.0))
+    eosin: Plane = np.asarray((0.08, 0.75, 0.35), np.float32) * np.float32(rng.uniform(0.2, 1.0))
     dyes = ((1.0, 1.25, 0.5), (0.9, 1.0, 0.35), (0.6, 1.0, 1.4), (1.1, 1.1, 1.0))
     nuclear = np.asarray(dyes[int(rng.integers(len(dyes)))], np.float32)
-    absorbed = ground[..., None] * eosin * rng.uniform(0.7, 1.3, 3).astype(np.float32) + dense[..., None] * nuclear
+    eosin *= rng.uniform(0.7, 1.3, 3).astype(np.float32)
+    absorbed = ground[..., None] * eosin + dense[..., None] * nuclear
     canvas.rgb[:] = np.float32(0.95) * np.exp(-absorbed)
 
 
 def brightfield(canvas: Canvas, rng: Generator) -> None:
     """Unstained cells: hardly darker than the ground, a dark rim and a bright halo, a granular core."""
     specimen = _lay_out(canvas, rng, "translucent", "cell", wobble=(0.02, 0.2), core_share=0.6)
-    ring = np.exp(-((specimen.depth - np.float32(0.05)) / np.float32(0.12)) ** 2) * specimen.inside
-    halo = ndimage.gaussian_filter(specimen.inside, max(0.12 * specimen.radius_px, 1.0)) * (1 - specimen.inside)
+    ring = np.exp(-(((specimen.depth - np.float32(0.05)) / np.float32(0.12)) ** 2)) * specimen.inside
+    halo = ndimage.gaussian_filter(specimen.inside, max(0.12 * specimen.radius_px, 1.0))
+    halo *= 1 - specimen.inside
     body = specimen.per_body(-0.12, 0.12) + specimen.inside * (np.float32(0.05) * specimen.noise("fine"))
     body -= np.float32(rng.uniform(0.08, 0.3)) * ring
     body += np.float32(rng.uniform(0, 0.35)) * halo - np.float32(rng.uniform(0.03, 0.15)) * specimen.core
-    light = np.float32(rng.uniform(0.45, 0.8)) + np.float32(0.04) * specimen.noise("broad") + _lens(specimen, body)
+    light = np.float32(0.04) * specimen.noise("broad") + _lens(specimen, body)
+    light += np.float32(rng.uniform(0.45, 0.8))
     canvas.rgb[:] = light[..., None] * rng.uniform(0.92, 1.05, 3).astype(np.float32)
 
 
@@ -101,12 +105,12 @@ def tissue(canvas: Canvas, rng: Generator) -> None:
     """A sheet of cells side by side, membranes bright or dark, most with a nucleus."""
     specimen = _lay_out(canvas, rng, "packed", "cell", wobble=(0.0, 0.12), core_share=0.75, crowd=2.2)
     membrane = np.exp(-specimen.depth / np.float32(rng.uniform(0.08, 0.2))) * specimen.inside
-    body = specimen.inside * np.float32(0.25) + specimen.per_body(0, 0.2) + np.float32(0.06) * specimen.noise("fine")
+    body = specimen.per_body(0.25, 0.45) + np.float32(0.06) * specimen.noise("fine")
     field = _lens(specimen, body + np.float32(rng.uniform(0.3, 0.9)) * membrane)
     core = _lens(specimen, specimen.core * (np.float32(0.6) + np.float32(0.15) * specimen.noise("fine")))
     low, rim, centre = rng.uniform(0, 0.2, 3), rng.uniform(0.3, 1.1, 3), rng.uniform(0.2, 1, 3)
     light = low + field[..., None] * rim + core[..., None] * centre
-    canvas.rgb[:] = 1 - np.clip(light, 0, 1) if rng.random() < 0.5 else light
+    canvas.rgb[:] = 1 - clamp(light) if rng.random() < 0.5 else light
 
 
 def smear(canvas: Canvas, rng: Generator) -> None:
@@ -119,7 +123,7 @@ def smear(canvas: Canvas, rng: Generator) -> None:
     rose = paper * rng.uniform((0.72, 0.4, 0.4), (0.95, 0.7, 0.8)).astype(np.float32)
     violet = rng.uniform((0.25, 0.1, 0.4), (0.45, 0.3, 0.65)).astype(np.float32)
     rgb = mixed(paper, rose, body) * (1 + np.float32(0.03) * specimen.noise("broad"))[..., None]
-    canvas.rgb[:] = rgb + np.clip(core, 0, 1)[..., None] * (violet - rgb)
+    canvas.rgb[:] = rgb + clamp(core)[..., None] * (violet - rgb)
 
 
 def _lens(specimen: Specimen, field: Plane) -> Plane:
@@ -162,7 +166,7 @@ def _lay_out(
     for number, frame in enumerate(frames):
         if rng.random() < core_share:
             _add_core(canvas, rng, number, frame, core)
-    depth = np.clip(np.where(canvas.owner >= 0, -nearest, 0), 0, 1).astype(np.float32)
+    depth = clamp(np.where(canvas.owner >= 0, -nearest, np.float32(0)))
     return Specimen(canvas, rng, NoiseBank.draw(rng, canvas.hw), depth, core, median_px)
 
 
@@ -172,7 +176,9 @@ def _word(squeeze: float, unevenness: float) -> str:
     return "round" if squeeze > 0.85 else "oval"
 
 
-def _claim(canvas: Canvas, rng: Generator, frame: Frame, nearest: Plane, unevenness: float, name: str) -> None:
+def _claim(
+    canvas: Canvas, rng: Generator, frame: Frame, nearest: Plane, unevenness: float, name: str
+) -> None:
     """A new body takes every pixel of its own that lies deeper in it than in any before."""
     form = Form(blob(rng, frame.p, frame.q, unevenness, 4))
     distance = distance_px(form, frame.radius_px)
@@ -195,7 +201,7 @@ def _add_core(canvas: Canvas, rng: Generator, number: int, frame: Frame, core: N
 def _centres(
     rng: Generator, hw: tuple[int, int], radii: NDArray[np.float64], spacing: float
 ) -> list[tuple[float, float]]:
-    """(x, y) per radius, where one is found: at least `spacing` times the sum of radii apart, often in colonies."""
+    """(x, y) per radius that finds room, `spacing` times the sum of radii apart, often in colonies."""
     h, w = hw
     n_colonies = int(rng.integers(1, 7)) if rng.random() < 0.35 else 0
     colonies = rng.uniform(0.1, 0.9, (max(n_colonies, 1), 2)) * (w, h)

@@ -8,12 +8,13 @@ from engine.synthetic.bodies import KINDS, Kind
 from engine.synthetic.canvas import Canvas
 from engine.synthetic.colours import draw_finish, mixed
 from engine.synthetic.easel import Easel
+from engine.synthetic.fields import Plane
 from engine.synthetic.shapes import Frame
 from engine.synthetic.textures import PATTERNS, Surface
 
-Plane = NDArray[np.float32]
-
-GROUNDS = ("graded", "striped", "wavy", "checkered", "wooden", "marbled", "mottled", "grainy", "woven", "speckled")
+GROUNDS = (
+    "graded", "striped", "wavy", "checkered", "wooden", "marbled", "mottled", "grainy", "woven", "speckled",
+)  # fmt: skip
 # Share of the picture: log-normal about 0.8 %, cut to what the brief of the engine asks for.
 MEDIAN_SHARE, SPREAD = 0.007, 1.35
 MIN_SHARE, MAX_SHARE = 0.0002, 0.3
@@ -52,7 +53,7 @@ def _ground(easel: Easel) -> Plane:
     x, y = np.arange(w, dtype=np.float32)[None, :] * unit, np.arange(h, dtype=np.float32)[:, None] * unit
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     surface = Surface(c * x + s * y, c * y - s * x, float(1 / unit), easel.noise)
-    return mixed(finish.base, finish.base + contrast * (finish.other - finish.base), PATTERNS[finish.pattern](easel.rng, surface))
+    return mixed(finish.base, finish.other, contrast * PATTERNS[finish.pattern](easel.rng, surface))
 
 
 def layout(easel: Easel, n_bodies: int) -> list[tuple[Kind, Frame]]:
