@@ -72,8 +72,8 @@ class SceneSamples:
 class FolderSamples:
     """A frozen folder: `samples.jsonl`, one picture per line, pictures as `.npy` beside it.
 
-    A line is {"image": relative path, "rles": [{"size", "counts"}], "human": bool, "group": str}; `weight` may
-    be added. Raises NotFound without the file, BadInput for a line that does not hold.
+    A line is {"image": relative path, "rles": [{"size", "counts"}], "human": bool, "group": str}; `weight`
+    may be added. Raises NotFound without the file, BadInput for a line that does not hold.
     """
 
     folder: Path
@@ -95,9 +95,15 @@ class FolderSamples:
             hw = (int(image.shape[0]), int(image.shape[1]))
             masks = [validate(rle, hw) for rle in row["rles"]]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise BadInput(f"line {index + 1} of {self.folder}/samples.jsonl cannot be read: {error}") from error
+            raise BadInput(
+                f"line {index + 1} of {self.folder}/samples.jsonl cannot be read: {error}"
+            ) from error
         return Sample(
-            image, masks, float(row.get("weight", 1.0)), bool(row.get("human", True)), str(row.get("group", ""))
+            image,
+            masks,
+            float(row.get("weight", 1.0)),
+            bool(row.get("human", True)),
+            str(row.get("group", "")),
         )
 
 

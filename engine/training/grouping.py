@@ -1,8 +1,8 @@
 """A helper loss that teaches the encoder which pixels belong together, for a start from random weights.
 
 From scratch, the decoder first answers "nothing" for hundreds of steps, and so long the encoder learns
-nothing. This head skips the decoder: each cell of the logit grid gets a small vector, two of its numbers being
-a corrected position; a click's mask is the set of cells whose vectors lie near that of the clicked cell
+nothing. This head skips the decoder: each cell of the logit grid gets a small vector, two of its numbers
+being a corrected position; a click's mask is the set of cells whose vectors lie near that of the clicked cell
 (after Neven et al., 2019). It costs a thousandth of a decoder call and is thrown away after training.
 """
 

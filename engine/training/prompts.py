@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptRules:
-    """How prompts are drawn. The paper's 11 rounds are one first prompt, eight points, two without a new one."""
+    """How prompts are drawn. The paper's 11 rounds: a first prompt, eight points, two without a new one."""
 
     rounds: int = 11
     box_share: float = 0.5

@@ -50,7 +50,7 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     path = folder / STATE_NAME
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt") as stream:  # type: ignore[no-untyped-call]  # untyped library
+    with safe_open(path, framework="pt") as stream:
         progress = json.loads((stream.metadata() or {}).get("progress", "null"))
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}
     if not isinstance(progress, dict):

@@ -27,8 +27,8 @@ MAX_DRAWS = 200  # per view, before a source without usable masks is refused
 
 @dataclass(frozen=True)
 class Batch:
-    """n pictures with m masks each, B = n * m. `images` (n, 3, S, S) in 0..255, `valid` (n, 1, S, S) where the
-    picture is, `masks` (B, S, S) boolean, `targets` (B, s, s), `cell_xy` the window's place in the frame, in
+    """n pictures with m masks each, B = n * m. `images` (n, 3, S, S) in 0..255, `valid` (n, 1, S, S) where
+    the picture is, `masks` (B, S, S) boolean, `targets` (B, s, s), `cell_xy` the window's place in the frame, in
     embedding cells."""
 
     images: Tensor
@@ -106,8 +106,8 @@ def first_prompts(batch: Batch, rules: PromptRules, rng: np.random.Generator) ->
 
 
 def as_labelled_points(first: FirstPrompts) -> tuple[Tensor, Tensor]:
-    """Points and boxes in one tensor: the official decoder sees a box as two corner points, labels 2 and 3, and
-    a point without a box as the point and one padding point, label -1. (B, 2, 2) and (B, 2)."""
+    """Points and boxes in one tensor: the official decoder sees a box as two corner points, labels 2 and 3,
+    and a point without a box as the point and one padding point, label -1. (B, 2, 2) and (B, 2)."""
     corners = first.boxes.view(-1, 2, 2)
     padded = torch.stack([first.points, torch.zeros_like(first.points)], dim=1)
     coords = torch.where(first.is_box[:, None, None], corners, padded)
@@ -163,7 +163,7 @@ def run_rounds(
     for number in range(rules.rounds):
         logits, scores = decode(coords, labels, mask_input, multimask=number == 0)
         loss = prompt_loss(logits, scores, batch.targets, weights) / rules.rounds
-        loss.backward(retain_graph=number + 1 < rules.rounds)
+        torch.autograd.backward(loss, retain_graph=number + 1 < rules.rounds)
         total += float(loss.detach())
         best = scores.detach().argmax(dim=1)
         mask_input = logits.detach()[torch.arange(len(best)), best][:, None]
@@ -196,11 +196,11 @@ def take_step(
         n, m = len(batch.images), len(batch.targets) // len(batch.images)
         cells = clicked_cells(batch.targets, generator).view(n, m, 2)
         loss = grouping_loss(head(leaf), cells, batch.targets.view(n, m, *batch.targets.shape[-2:]))
-        (grouping_weight * loss).backward()
+        torch.autograd.backward(grouping_weight * loss)
         grouping = float(loss.detach())
     assert leaf.grad is not None
     if embedding.requires_grad:
-        embedding.backward(leaf.grad)
+        torch.autograd.backward(embedding, leaf.grad)
     return StepReport(total, first_iou, last_iou, grouping)
 
 

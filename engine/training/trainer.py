@@ -33,7 +33,7 @@ N_PROBE_STEPS = 4  # steps timed before a time-boxed run fixes its plan
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One recipe, whole: what is drawn, how it is prompted, how weights move. See recipes.py for named ones."""
+    """One recipe, whole: what is drawn, how it is prompted, how weights move. recipes.py has named ones."""
 
     recipe: str
     steps: int
@@ -151,7 +151,7 @@ def make_optimizer(sam: Sam, head: nn.Module, config: TrainConfig) -> torch.opti
 
 
 def learning_rate(step: int, planned_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, constant, then a cosine fall to a fiftieth over the last `cooldown_share` of the plan."""
+    """Linear warm-up, constant, then a cosine fall to a fiftieth over the last `cooldown_share`."""
     warm = min(1.0, (step + 1) / max(1, min(config.warmup_steps, planned_steps // 4)))
     cooldown = max(1, int(planned_steps * config.cooldown_share))
     done = max(0.0, (step - (planned_steps - cooldown)) / cooldown)
@@ -166,9 +166,7 @@ def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
     sam, rate = run.sam, learning_rate(run.step, run.planned_steps, config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    batch = draw_batch(
-        samples, config.n_images, config.n_masks, sam.config.img_size, config.views, rng
-    )
+    batch = draw_batch(samples, config.n_images, config.n_masks, sam.config.img_size, config.views, rng)
     # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
     left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
     report = take_step(

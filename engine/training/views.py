@@ -79,7 +79,7 @@ def pad_square(planes: Tensor, side: int) -> Tensor:
 
 
 def photometric(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Moves gain, white balance, gamma, colourfulness, sharpness and noise of a (3, h, w) picture in 0..255."""
+    """Moves gain, white balance, gamma, colour, sharpness and noise of a (3, h, w) picture in 0..255."""
     if strength <= 0:
         return image
     gain = torch.tensor(np.exp(rng.normal(0, 0.12 * strength, (3, 1, 1))), dtype=torch.float32)
@@ -123,7 +123,7 @@ def usable_masks(
 def draw_view(
     sample: Sample, img_size: int, n_masks: int, rules: ViewRules, rng: np.random.Generator
 ) -> View | None:
-    """Draws one view with exactly `n_masks` masks, some repeated if there are fewer; None if there is none."""
+    """Draws one view with exactly `n_masks` masks, some repeated if there are too few; None if none."""
     hw = (int(sample.image.shape[0]), int(sample.image.shape[1]))
     cut = draw_cut(hw, img_size, rules, rng)
     parts = usable_masks(sample, cut, n_masks, rules, rng)
