@@ -1,0 +1,208 @@
+"""Mask -> Snapshot: current masks frozen into a content-addressed list, to train on, to judge by, to export."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, select
+from sqlalchemy.orm import Session
+
+from engine.errors import Conflict, NotFound, Refused
+from engine.store.categories import Category
+from engine.store.datasets import Dataset
+from engine.store.events import record_event
+from engine.store.images import Image
+from engine.store.masks import Mask, current_masks
+from engine.store.runner import Work, Write
+from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
+
+_CHUNK = 5000
+_FILTERS = frozenset({"split", "touched_by_person", "source", "stage"})
+
+
+def take(
+    session: Session,
+    dataset_id: int,
+    kind: str,
+    *,
+    name: str | None = None,
+    query: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """Freezes the current masks that match `query` (split, touched_by_person, source, stage).
+
+    Without a name, an unchanged set gives the snapshot that was taken last. Held-out images never enter a
+    training snapshot: the query is narrowed here and a trigger guards the table. Raises Refused for an
+    unknown filter, Conflict for a name that is taken.
+    """
+    asked = dict(query or {})
+    if unknown := set(asked) - _FILTERS:
+        raise Refused(f"a snapshot cannot be filtered by {', '.join(sorted(unknown))}")
+    if kind == "training":
+        asked["split"] = "train"
+    rows = session.execute(_chosen(dataset_id, asked)).all()
+    image_rows = session.execute(_images(dataset_id, kind, asked)).all()
+    digest = _digest(rows, image_rows)
+    latest = _latest(session, dataset_id, kind)
+    if name is None and latest is not None and (latest.digest_sha256, latest.query) == (digest, asked):
+        return latest
+    snapshot = Snapshot(
+        dataset_id=dataset_id,
+        name=name or _free_name(session, dataset_id, kind),
+        kind=kind,
+        digest_sha256=digest,
+        query=asked,
+        n_images=len(image_rows),
+        n_masks=len(rows),
+    )
+    _insert(session, snapshot, [row.id for row in rows], [row.id for row in image_rows])
+    return snapshot
+
+
+def freeze_round(work: Work, *, dataset_id: int, number: int) -> Write:
+    """The two lists of one round: what the candidate learns from, and the held-out masks it is judged by."""
+
+    def write(session: Session) -> dict[str, Any]:
+        gate = take(
+            session,
+            dataset_id,
+            "evaluation",
+            name=f"round-{number}-held-out",
+            query={"split": "val", "touched_by_person": True},
+        )
+        training = take(
+            session, dataset_id, "training", name=f"round-{number}", query={"touched_by_person": True}
+        )
+        if training.n_masks == 0:
+            raise Refused("there is no mask to train on yet: annotate some images first")
+        return {"training": training.id, "held_out": gate.id, "n_masks": training.n_masks}
+
+    return write
+
+
+def snapshot_named(session: Session, dataset_id: int, name: str) -> Snapshot:
+    """The snapshot of that name; NotFound names the newest ones."""
+    here = Snapshot.dataset_id == dataset_id
+    found = session.scalar(select(Snapshot).where(here, Snapshot.name == name))
+    if found is None:
+        names = session.scalars(select(Snapshot.name).where(here).order_by(Snapshot.id.desc()).limit(10))
+        raise NotFound(f"no snapshot named {name!r}; the newest are: {', '.join(names) or 'none'}")
+    return found
+
+
+def difference(session: Session, older: Snapshot, newer: Snapshot) -> dict[str, list[int]]:
+    """Export ids added, dropped and changed (same object, other pixels) between two snapshots."""
+    before, after = _contents(session, older.id), _contents(session, newer.id)
+    return {
+        "added": sorted(after.keys() - before.keys()),
+        "dropped": sorted(before.keys() - after.keys()),
+        "changed": sorted(id for id in before.keys() & after.keys() if before[id] != after[id]),
+    }
+
+
+def _contents(session: Session, snapshot_id: int) -> dict[int, tuple[str, int | None]]:
+    rows = select(Mask.export_id, Mask.counts, Mask.category_id).join(
+        SnapshotMask, SnapshotMask.mask_id == Mask.id
+    )
+    found = session.execute(rows.where(SnapshotMask.snapshot_id == snapshot_id))
+    return {export_id: (counts, category) for export_id, counts, category in found}
+
+
+def _matching(dataset_id: int, asked: Mapping[str, Any]) -> list[Any]:
+    conditions = [Image.dataset_id == dataset_id]
+    if "split" in asked:
+        conditions.append(Image.split == asked["split"])
+    for column in ("touched_by_person", "source", "stage"):
+        if column in asked:
+            conditions.append(getattr(Mask, column) == asked[column])
+    return conditions
+
+
+def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[Any]:
+    """The masks in the order that exports use: by export ids, which no database invents."""
+    columns = (
+        Mask.id,
+        Mask.export_id,
+        Mask.counts,
+        Mask.iscrowd,
+        Image.export_id.label("image_export_id"),
+        Image.pixels_sha256,
+        Category.name.label("category"),
+    )
+    joined = (
+        select(*columns)
+        .join(current_masks, current_masks.c.mask_id == Mask.id)
+        .join(Image, Image.id == Mask.image_id)
+        .outerjoin(Category, Category.id == Mask.category_id)
+    )
+    return joined.where(*_matching(dataset_id, asked)).order_by(Image.export_id, Mask.export_id, Mask.id)
+
+
+def _images(dataset_id: int, kind: str, asked: Mapping[str, Any]) -> Select[Any]:
+    """A release covers every image, with masks or without; the other kinds those that have some."""
+    columns = select(Image.id, Image.export_id, Image.pixels_sha256)
+    if kind == "release":
+        split = [Image.split == asked["split"]] if "split" in asked else []
+        return columns.where(Image.dataset_id == dataset_id, *split).order_by(Image.export_id)
+    with_masks = (
+        select(Mask.image_id)
+        .join(current_masks, current_masks.c.mask_id == Mask.id)
+        .join(Image, Image.id == Mask.image_id)
+        .where(*_matching(dataset_id, asked))
+    )
+    return columns.where(Image.id.in_(with_masks)).order_by(Image.export_id)
+
+
+def _digest(rows: list[Row[Any]], image_rows: list[Row[Any]]) -> str:
+    """SHA-256 over images and masks by content: equal on SQLite and Postgres, whatever the row ids."""
+    digest = hashlib.sha256()
+    for image in image_rows:
+        digest.update(f"image {image.export_id} {image.pixels_sha256}\n".encode())
+    for row in rows:
+        fields = (row.image_export_id, row.export_id, row.counts, row.iscrowd, row.category or "")
+        digest.update(("mask " + " ".join(map(str, fields)) + "\n").encode())
+    return digest.hexdigest()
+
+
+def _latest(session: Session, dataset_id: int, kind: str) -> Snapshot | None:
+    same = (Snapshot.dataset_id == dataset_id) & (Snapshot.kind == kind)
+    return session.scalar(select(Snapshot).where(same).order_by(Snapshot.id.desc()).limit(1))
+
+
+def _free_name(session: Session, dataset_id: int, kind: str) -> str:
+    here = Snapshot.dataset_id == dataset_id
+    names = set(session.scalars(select(Snapshot.name).where(here)))
+    number = session.scalar(select(func.count()).select_from(Snapshot).where(here)) or 0
+    while f"{kind}-{number + 1}" in names:
+        number += 1
+    return f"{kind}-{number + 1}"
+
+
+def _insert(session: Session, snapshot: Snapshot, mask_ids: list[int], image_ids: list[int]) -> None:
+    here = Snapshot.dataset_id == snapshot.dataset_id
+    if session.scalar(select(Snapshot.id).where(here, Snapshot.name == snapshot.name)) is not None:
+        raise Conflict(f"there is a snapshot named {snapshot.name!r} already; choose another name")
+    # The row lock on the dataset keeps two snapshots of one dataset from choosing the same name at once.
+    session.execute(select(Dataset.id).where(Dataset.id == snapshot.dataset_id).with_for_update())
+    session.add(snapshot)
+    session.flush()
+    for chunk in _chunks(image_ids):
+        rows = [{"snapshot_id": snapshot.id, "image_id": image_id} for image_id in chunk]
+        session.execute(insert(SnapshotImage), rows)
+    for chunk in _chunks(mask_ids):
+        rows = [{"snapshot_id": snapshot.id, "mask_id": mask_id} for mask_id in chunk]
+        session.execute(insert(SnapshotMask), rows)
+    record_event(
+        session,
+        "snapshot.taken",
+        dataset_id=snapshot.dataset_id,
+        subject_id=snapshot.id,
+        name=snapshot.name,
+        digest_sha256=snapshot.digest_sha256,
+    )
+
+
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    rest = iter(ids)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
