@@ -20,7 +20,11 @@ def resize_long_side(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint
 
 
 def resize_bilinear(image: NDArray[np.uint8], target_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, C) uint8 -> (h, w, C) uint8, equal to `PIL.Image.resize((w, h), Image.Resampling.BILINEAR)`."""
+    """(H, W, C) uint8 -> (h, w, C) uint8, equal to Pillow's BILINEAR along the width, then along the height.
+
+    That is the order of every Pillow before 13, which does some tall images the other way round (one level
+    apart at most): ours stays, so that an upgrade of Pillow moves no embedding.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         raise BadInput(f"an image is a uint8 array of (H, W, 3), not {image.dtype} of {image.shape}")
     if target_hw[1] != image.shape[1]:

@@ -1,0 +1,120 @@
+"""The exported decoder answers as torch does, and needs no torch to do so."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engine.errors import BadInput, Unavailable
+from engine.modeling import encode_image
+from engine.modeling.onnx import export_decoder, largest_difference
+from engine.modeling.onnx_predictor import DecoderSession, fold, upscale_logits
+from engine.modeling.predictor import TorchPrompts
+from engine.modeling.prompts import fold as fold_prompts
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROMPTS = [
+    {"kind": "point", "x": 96.0, "y": 102.4, "label": 1},
+    {"kind": "point", "x": 120.5, "y": 90.0, "label": 0, "at_ms": 800},
+    {"kind": "box", "x0": 80.0, "y0": 76.8, "x1": 144.0, "y1": 140.8},
+]
+
+
+@pytest.fixture(scope="session")
+def exported(trained):
+    return export_decoder(trained.sam)
+
+
+@pytest.fixture(scope="session")
+def session(trained, exported):
+    return DecoderSession(exported, trained.sam.config.to_dict())
+
+
+@pytest.fixture(scope="session")
+def embedding(trained):
+    return encode_image(trained.sam, trained.image)
+
+
+def test_exported_decoder_equals_torch_for_1_to_40_points(trained, exported):
+    assert largest_difference(trained.sam, exported, n_points=40, seed=1) < 1e-3
+
+
+def test_exported_file_is_whole_and_carries_its_config(trained, exported):
+    model = onnx.load_from_string(exported)
+    onnx.checker.check_model(model)
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+    notes = {note.key: note.value for note in model.metadata_props}
+    assert json.loads(notes["config"])["logits_size"] == trained.sam.config.logits_size
+    assert not any(weight.external_data for weight in model.graph.initializer)
+
+
+def test_official_cases_hold_in_onnxruntime(trained, session, embedding):
+    for name, case in trained.cases["cases"].items():
+        prompt = {key: np.array(case[key]) for key in ("point_coords", "point_labels", "box") if key in case}
+        logits, scores = session.run(embedding, trained.image.shape[:2], **prompt)
+        kept = slice(1, None) if case["multimask_output"] else slice(0, 1)
+        assert np.abs(logits[kept] - trained.outputs[f"{name}.low_res_logits"]).max() < 1e-3
+        assert np.abs(scores[kept] - trained.outputs[f"{name}.iou_predictions"]).max() < 1e-3
+
+
+@pytest.mark.parametrize("n_prompts", [1, 2, 3])
+def test_onnxruntime_and_torch_fold_to_the_same_masks(trained, session, embedding, n_prompts):
+    hw = trained.image.shape[:2]
+    chosen = [2, 0, 0][:n_prompts]
+    ours = fold(session, embedding, hw, PROMPTS[:n_prompts], chosen)
+    theirs = fold_prompts(TorchPrompts(trained.sam, embedding, hw), PROMPTS[:n_prompts], chosen)
+    assert len(ours.iou_predictions) == (3 if n_prompts == 1 else 1)
+    assert np.abs(ours.low_res_logits - theirs.low_res_logits).max() < 1e-3
+    assert upscale_logits(ours.low_res_logits, hw, session.config).shape == (len(ours.iou_predictions), *hw)
+
+
+def test_replaying_prompts_gives_the_same_bits(trained, exported, embedding):
+    hw = trained.image.shape[:2]
+    first, second = (
+        fold(DecoderSession(exported, trained.sam.config), embedding, hw, PROMPTS, [1, 0]) for _ in range(2)
+    )
+    assert np.array_equal(first.low_res_logits, second.low_res_logits)
+
+
+def test_a_prompt_outside_the_image_is_refused(trained, session, embedding):
+    with pytest.raises(BadInput, match="outside"):
+        fold(
+            session, embedding, trained.image.shape[:2], [{"kind": "point", "x": 999, "y": 1, "label": 1}], []
+        )
+
+
+def test_another_models_embedding_is_refused(session):
+    with pytest.raises(BadInput, match="embed again"):
+        session.run(np.zeros((3, 16, 16), np.float32), (10, 10), np.ones((1, 2)), np.ones(1))
+
+
+def test_bytes_that_are_no_model_are_named(small_config):
+    with pytest.raises(Unavailable, match="cannot be loaded"):
+        DecoderSession(b"not a model", small_config)
+
+
+def test_the_web_process_predicts_without_torch(tmp_path, exported, trained, embedding):
+    (tmp_path / "decoder.onnx").write_bytes(exported)
+    (tmp_path / "config.json").write_text(json.dumps(trained.sam.config.to_dict()))
+    np.save(tmp_path / "embedding.npy", embedding)
+    program = """
+import json, sys, numpy as np
+import engine.modeling
+from engine.modeling.onnx_predictor import DecoderSession, fold
+session = DecoderSession(open("decoder.onnx", "rb").read(), json.load(open("config.json")))
+prompt = {"kind": "point", "x": 96.0, "y": 102.4, "label": 1}
+assert len(fold(session, np.load("embedding.npy"), (256, 320), [prompt], []).iou_predictions) == 3
+assert not [name for name in sys.modules if name.split(".")[0] == "torch"]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
