@@ -47,7 +47,7 @@ def add_user(session: Session, name: str, role: str, password: str | None = None
             session.add(user)
     except IntegrityError:
         raise Conflict(f"there is already a user named {plain!r}: choose another name") from None
-    record_event(session, "user_added", subject_id=user.id, role=role)
+    record_event(session, "user.added", subject_id=user.id, role=role)
     return user
 
 
@@ -95,7 +95,7 @@ def open_session(
     # Whoever signs in also sweeps what has run out, so the table needs no janitor.
     session.execute(delete(SignInSession).where(SignInSession.expires_at < now))
     session.add(row)
-    record_event(session, "signed_in", actor_id=user_id, subject_id=user_id)
+    record_event(session, "user.signed_in", actor_id=user_id, subject_id=user_id)
     session.flush()
     return cookie, row
 
@@ -157,7 +157,7 @@ def set_password(session: Session, user_id: int, password: str, *, keep: str | N
     if user.role == "simulated":
         raise Refused(f"{user.name!r} is a simulated annotator, which has no password")
     user.password_hash = _hash(password)
-    record_event(session, "password_set", subject_id=user_id)
+    record_event(session, "user.password", subject_id=user_id)
     close_all_sessions(session, user_id, keep=keep)
 
 
@@ -167,7 +167,7 @@ def set_role(session: Session, user_id: int, role: str) -> None:
     _check_role(role, with_simulated=False)
     if user.role == "simulated":
         raise Refused(f"{user.name!r} is a simulated annotator and stays one: its masks say so")
-    record_event(session, "role_set", subject_id=user_id, before=user.role, after=role)
+    record_event(session, "user.role", subject_id=user_id, before=user.role, after=role)
     user.role = role
     close_all_sessions(session, user_id)
 
@@ -175,7 +175,7 @@ def set_role(session: Session, user_id: int, role: str) -> None:
 def deactivate(session: Session, user_id: int) -> None:
     """Shuts the account; what the person made keeps their name."""
     _user(session, user_id).active = False
-    record_event(session, "user_deactivated", subject_id=user_id)
+    record_event(session, "user.deactivated", subject_id=user_id)
     close_all_sessions(session, user_id)
 
 
