@@ -1,0 +1,68 @@
+"""`python -m annotator_ui`: serves one home by waitress, on one machine; gunicorn takes `create_app`."""
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import waitress
+
+from annotator_ui.app import create_app
+from engine.config import Settings, load_settings
+from engine.errors import MaskloopError, Unavailable
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serves until stopped; 1 and one line on stderr when it cannot start."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings(given.home, {"web": _overrides(given)})
+        app = create_app(settings)
+        listener = _listen(settings)
+    except MaskloopError as error:
+        print(f"annotator_ui: {error}", file=sys.stderr)
+        return 1
+    server = waitress.create_server(
+        app,
+        sockets=[listener],
+        threads=settings.web.threads,
+        ident=None,
+        max_request_body_size=settings.web.max_upload_mb * 1_000_000,
+    )
+    # Scripts wait for this line, so it comes only once the socket accepts.
+    print(f"serving http://{settings.web.host}:{listener.getsockname()[1]}", flush=True)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m annotator_ui", description="Serve the annotation page.")
+    parser.add_argument("--home", type=Path, help="folder of database and files (or MASKLOOP_HOME)")
+    parser.add_argument("--host", help="address to serve on (web.host)")
+    parser.add_argument("--port", type=int, help="port to serve on, 0 for any free one (web.port)")
+    return parser
+
+
+def _overrides(given: argparse.Namespace) -> Mapping[str, object]:
+    return {key: value for key in ("host", "port") if (value := getattr(given, key)) is not None}
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.web.host, settings.web.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        advice = "stop what uses it or choose another by --port"
+        raise Unavailable(f"cannot serve on {host} port {port} ({reason}): {advice}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""The views, one file per noun; each makes one call into engine.pipeline."""
+
+from annotator_ui.api import assignments, datasets, health, images, jobs, pages, session
+
+BLUEPRINTS = (
+    pages.blueprint,
+    health.blueprint,
+    session.blueprint,
+    datasets.blueprint,
+    assignments.blueprint,
+    images.blueprint,
+    jobs.blueprint,
+)
