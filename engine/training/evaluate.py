@@ -50,7 +50,7 @@ class ClickBackend(Protocol):
 @dataclass(frozen=True)
 class ClickScores:
     """Per mask, in the order of the samples: `ious` (n, cap), NaN after the mask left; `clicks` to the target
-    IoU (the cap where it was never reached); `area_px`; and the numbers of its sample and of its mask there."""
+    IoU (the cap where it was never reached); `area_px`; the numbers of its sample and of its mask there."""
 
     ious: Floats
     clicks: NDArray[np.int64]

@@ -28,8 +28,8 @@ MAX_DRAWS = 200  # per view, before a source without usable masks is refused
 @dataclass(frozen=True)
 class Batch:
     """n pictures with m masks each, B = n * m. `images` (n, 3, S, S) in 0..255, `valid` (n, 1, S, S) where
-    the picture is, `masks` (B, S, S) boolean, `targets` (B, s, s), `cell_xy` the window's place in the frame, in
-    embedding cells."""
+    the picture is, `masks` (B, S, S) boolean, `targets` (B, s, s), `cell_xy` the window's place in the frame,
+    in embedding cells."""
 
     images: Tensor
     valid: Tensor

@@ -1,0 +1,114 @@
+"""Named ways to train. A recipe is one or more stages, each a TrainConfig, run one after the other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from engine.errors import NotFound
+from engine.training.dataset import Mixture, Samples, SceneSamples
+from engine.training.losses import LossWeights
+from engine.training.prompts import PromptRules
+from engine.training.trainer import Progress, TrainConfig, train
+from engine.training.views import ViewRules
+
+BUNDLED_THEMES = ("still_life", "microscope", "mosaic")  # "garden", the demo's, is never shown in training
+BUNDLED_SEED = 1_000_000
+N_BUNDLED_SCENES = 2_000
+
+# A scene of 512 px is seen through windows of 256: a quarter of the cost, four times the variety. Both sides
+# of the border weigh the same (no focal alpha): a quarter weight on masks prolongs the answer "nothing".
+_SCRATCH = TrainConfig(
+    "bundled-tiny.1",
+    steps=800,
+    seed=2,
+    views=ViewRules(window_px=256, scale=(0.6, 1.6), photometric=0.7, min_area_px=120),
+    prompts=PromptRules(rounds=1, box_share=0.25),
+    losses=LossWeights(focal_alpha=None, dice=3.0),
+    lr=1e-3,
+    warmup_steps=60,
+    cooldown_share=0.05,
+    weight_decay=0.05,
+    grouping=2.0,
+    grouping_steps=3000,
+    ema_decay=0.995,
+)
+
+RECIPES: dict[str, tuple[TrainConfig, ...]] = {
+    "bundled-tiny": (_SCRATCH,),
+    # A retraining round: the whole picture at its own scale, the encoder moved gently, norms kept.
+    "finetune": (
+        TrainConfig(
+            "finetune",
+            steps=600,
+            n_images=2,
+            n_masks=12,
+            views=ViewRules(window_px=512, scale=(0.8, 1.25), photometric=0.3),
+            prompts=PromptRules(rounds=3, box_share=0.25),
+            losses=LossWeights(focal_alpha=None),
+            lr=2e-4,
+            encoder_lr_scale=0.5,
+            warmup_steps=20,
+            cooldown_share=0.5,
+            weight_decay=0.01,
+            ema_decay=0.98,
+            freeze_norm=True,
+            max_seconds=120.0,
+        ),
+    ),
+    # What the paper trains with (appendix A), for those with the hardware for it.
+    "paper": (
+        TrainConfig(
+            "paper",
+            steps=90_000,
+            n_images=4,
+            n_masks=64,
+            views=ViewRules(window_px=1024),
+            encoder_lr_scale=1.0,
+            clip_norm=0.1,
+        ),
+    ),
+}
+
+
+def recipe(name: str, max_seconds: float | None = None, seed: int | None = None) -> tuple[TrainConfig, ...]:
+    """The stages of a recipe; a time limit is shared among them by their steps. Raises NotFound."""
+    if name not in RECIPES:
+        raise NotFound(f"no recipe is called {name!r}: choose one of {', '.join(sorted(RECIPES))}")
+    stages = RECIPES[name]
+    if seed is not None:
+        stages = tuple(replace(stage, seed=seed + number) for number, stage in enumerate(stages))
+    if max_seconds is not None:
+        total = sum(stage.steps for stage in stages)
+        stages = tuple(replace(stage, max_seconds=max_seconds * stage.steps / total) for stage in stages)
+    return stages
+
+
+def run_recipe(
+    stages: tuple[TrainConfig, ...],
+    samples: Samples,
+    start: Path | None,
+    out_dir: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path | None:
+    """Runs the stages, each from the last one's weights, in `out_dir/NAME`; returns the last checkpoint.
+
+    Called again after a crash or a stop it goes on where it was; None means it was stopped.
+    """
+    for stage in stages:
+        folder = out_dir / stage.recipe
+        written = train(stage, samples, start, folder, on_progress, should_stop)
+        if written is None:
+            return None
+        start = written
+    return start
+
+
+def bundled_scenes() -> SceneSamples:
+    """The scenes that the bundled model sees in training."""
+    return SceneSamples(BUNDLED_SEED, N_BUNDLED_SCENES, BUNDLED_THEMES)
+
+
+def with_replay(samples: Samples, share: float = 0.15) -> Samples:
+    """The same samples with a share of generated scenes mixed in, so that a small set is not all there is."""
+    return Mixture((samples, bundled_scenes()), (1 - share, share))
