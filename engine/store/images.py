@@ -49,9 +49,7 @@ class ImageProgress(Base):
     """How far one image is in one stage; the only thing about an image that changes."""
 
     __tablename__ = "image_progress"
-    __table_args__ = (
-        CheckConstraint("state in ('done', 'skipped')", name="state"),
-    )
+    __table_args__ = (CheckConstraint("state in ('done', 'skipped')", name="state"),)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     stage: Mapped[str] = mapped_column(primary_key=True)
     state: Mapped[str]

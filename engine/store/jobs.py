@@ -114,8 +114,13 @@ def claim(session: Session, job_id: int, worker: str, lease_s: float) -> Claim |
         update(Job)
         .where(due, Job.attempt < Job.max_attempts, ~Job.cancel_requested)
         .values(
-            state="running", attempt=Job.attempt + 1, worker=worker, started_at=now,
-            lease_until=now + timedelta(seconds=lease_s), not_before=None, progress=None,
+            state="running",
+            attempt=Job.attempt + 1,
+            worker=worker,
+            started_at=now,
+            lease_until=now + timedelta(seconds=lease_s),
+            not_before=None,
+            progress=None,
         )
         .returning(Job.id, Job.kind, Job.arguments, Job.attempt, Job.dataset_id)
     ).one_or_none()

@@ -151,7 +151,12 @@ def _failure(claim: Claim, error: Exception) -> _Failure:
     stated = isinstance(error, MaskloopError)
     log.log(
         logging.WARNING if stated else logging.ERROR,
-        "job %d (%s), attempt %d: %s", claim.job_id, claim.kind, claim.attempt, error, exc_info=not stated,
+        "job %d (%s), attempt %d: %s",
+        claim.job_id,
+        claim.kind,
+        claim.attempt,
+        error,
+        exc_info=not stated,
     )
     lines = str(error).strip().splitlines() or ["no message"]
     reason = lines[0] if stated else f"{type(error).__name__}: {lines[0]}"

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+import engine.store.tables  # noqa: F401 - a flush needs every table that a foreign key names
 from engine.config import Settings, migrations_folder
 from engine.errors import BadInput, Unavailable
 from engine.store.blobs import BlobStore
@@ -128,7 +129,7 @@ def _migrate(settings: Settings, step: Any) -> None:
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     engine = _engine(settings, url, bound_statements=False)
     try:
-        with _sentences(), _writing(engine).connect() as connection:
+        with _sentences(), _writing(engine).begin() as connection:
             config.attributes["connection"] = connection
             step(config)
     finally:

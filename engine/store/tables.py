@@ -1,0 +1,39 @@
+"""Every table in one import: foreign keys name tables by string, so a session needs all of them."""
+
+from engine.store import (
+    annotations,
+    assignments,
+    categories,
+    datasets,
+    embeddings,
+    evaluations,
+    events,
+    exports,
+    images,
+    jobs,
+    masks,
+    model_versions,
+    proposals,
+    snapshots,
+    users,
+)
+from engine.store.base import Base
+
+NOUNS = (
+    annotations,
+    assignments,
+    categories,
+    datasets,
+    embeddings,
+    evaluations,
+    events,
+    exports,
+    images,
+    jobs,
+    masks,
+    model_versions,
+    proposals,
+    snapshots,
+    users,
+)
+metadata = Base.metadata
