@@ -14,6 +14,8 @@ from engine.synthetic.shapes import Form, Frame
 ANY_PATTERN = (
     "graded", "striped", "wavy", "checkered", "spotted", "wooden", "marbled", "mottled", "speckled", "grainy",
     "woven",
+    "rough",
+    "tufted",
 )  # fmt: skip
 SOFT_PATTERN = ("graded", "marbled", "mottled", "speckled", "grainy", "wooden")
 

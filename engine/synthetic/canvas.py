@@ -109,6 +109,10 @@ class Canvas:
         if not seen.empty:
             self.rgb[seen.cut] *= (1.0 - darkness[seen.within(window)])[..., None]
 
+    def tint(self, window: Window, coverage: Plane, rgb: Plane) -> None:
+        """Blend `rgb` (h, w, 3) or (3,) by `coverage` (h, w); nobody comes to own a pixel by it."""
+        self._blend(window, coverage, rgb)
+
     def paint(self, number: int, window: Window, coverage: Plane, rgb: Plane) -> None:
         """Blend `rgb` (h, w, 3) by `coverage` (h, w) and own the pixels covered by half or more."""
         self._blend(window, coverage, rgb)

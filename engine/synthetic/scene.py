@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.errors import BadInput
 from engine.synthetic.camera import Camera, develop
 from engine.synthetic.canvas import Canvas, SceneMask
-from engine.synthetic.themes import microscope, still_life
+from engine.synthetic.themes import garden, microscope, mosaic, still_life
 
 MIN_SIDE_PX = 32
 
@@ -32,7 +32,9 @@ class _Theme:
 
 _BY_NAME: dict[str, _Theme] = {
     "still_life": _Theme(still_life.paint, Camera()),
+    "mosaic": _Theme(mosaic.paint, Camera()),
     "microscope": _Theme(microscope.paint, Camera(fade=0.3, vignette=0.25, gamma=0.15, jpeg=0.3)),
+    "garden": _Theme(garden.paint, GENTLE),
 }
 THEMES: tuple[str, ...] = tuple(_BY_NAME)
 

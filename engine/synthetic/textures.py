@@ -64,8 +64,8 @@ class NoiseBank:
     def draw(rng: Generator, hw: tuple[int, int]) -> "NoiseBank":
         """Three (H, W) fields: features of about a quarter, a fiftieth, and a few pixels of the picture."""
         return NoiseBank(
-            fractal_noise(rng, hw, 4, 4),
-            fractal_noise(rng, hw, 24, 2),
+            fractal_noise(rng, hw, 4, 6),
+            fractal_noise(rng, hw, 24, 3),
             rng.standard_normal(hw, np.float32),
         )
 
@@ -171,6 +171,28 @@ def woven(rng: Generator, on: Surface) -> Plane:
     return clamp(np.float32(0.4) * weave + np.float32(0.08) * _grain(rng, on))
 
 
+def tufted(rng: Generator, on: Surface) -> Plane:
+    """Foliage, fur or gravel: fine clumps over broad ones."""
+    clumps = on.bank.patch(rng, on.p.shape, "fine") + np.float32(0.5) * on.bank.patch(
+        rng, on.p.shape, "broad"
+    )
+    return clamp(np.float32(0.35) * clumps + np.float32(0.45) + np.float32(0.1) * _grain(rng, on))
+
+
+def rippled(rng: Generator, on: Surface) -> Plane:
+    """Water or dunes: broken waves along one axis."""
+    k = np.float32(min(3 * _repeats(rng, on), 1.2 * on.radius_px))
+    shaken = on.q + np.float32(0.07) * on.bank.patch(rng, on.p.shape, "fine")
+    strength = clamp(on.bank.patch(rng, on.p.shape, "broad") * np.float32(0.4) + np.float32(0.5))
+    return np.float32(0.5) + np.float32(0.5) * strength * np.sin(k * shaken)
+
+
+def rough(rng: Generator, on: Surface) -> Plane:
+    """Stone or earth: noise of every scale."""
+    mix = on.bank.patch(rng, on.p.shape, "broad") + np.float32(0.6) * on.bank.patch(rng, on.p.shape, "fine")
+    return clamp(np.float32(0.28) * mix + np.float32(0.45) + np.float32(0.05) * _grain(rng, on))
+
+
 def _grain(rng: Generator, on: Surface) -> Plane:
     return on.bank.patch(rng, on.p.shape, "grain")
 
@@ -178,5 +200,5 @@ def _grain(rng: Generator, on: Surface) -> Plane:
 PATTERNS: dict[str, Callable[[Generator, Surface], Plane]] = {
     "plain": plain, "graded": graded, "striped": striped, "wavy": wavy, "checkered": checkered,
     "spotted": spotted, "wooden": wooden, "marbled": marbled, "mottled": mottled, "speckled": speckled,
-    "grainy": grainy, "woven": woven,
+    "grainy": grainy, "woven": woven, "tufted": tufted, "rippled": rippled, "rough": rough,
 }  # fmt: skip

@@ -152,14 +152,15 @@ def _lay_out(
     fill = crowd * rng.uniform(0.08, 0.75)
     n_bodies = int(np.clip(fill * h * w / (np.pi * median_px**2), 4, MAX_BODIES))
     radii = median_px * np.exp(rng.normal(0, rng.uniform(0.05, 0.35), n_bodies))
-    centres = _centres(rng, canvas.hw, radii, 0.55 if crowd > 1 else float(rng.uniform(0.65, 1.05)))
+    centres = _centres(rng, canvas.hw, radii, 0.7 if crowd > 1 else float(rng.uniform(0.55, 1.0)))
     nearest = np.full(canvas.hw, np.inf, np.float32)
     core = np.zeros(canvas.hw, np.bool_)
     unevenness = rng.uniform(*wobble)
     frames: list[Frame] = []
     for centre, radius in zip(centres, radii, strict=False):
         squeeze = float(1 - stretch * rng.beta(1.2, 1.5))
-        frame = Frame.stand(canvas.hw, centre, float(radius), float(rng.uniform(0, np.pi)), squeeze, 1.15)
+        reach = float(radius) * (1.45 if crowd > 1 else 1.0)
+        frame = Frame.stand(canvas.hw, centre, reach, float(rng.uniform(0, np.pi)), squeeze, 1.15)
         if not frame.window.empty:
             _claim(canvas, rng, frame, nearest, unevenness, f"{look} {_word(squeeze, unevenness)} {noun}")
             frames.append(frame)

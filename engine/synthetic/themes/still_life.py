@@ -14,6 +14,7 @@ from engine.synthetic.textures import PATTERNS, Surface
 
 GROUNDS = (
     "graded", "striped", "wavy", "checkered", "wooden", "marbled", "mottled", "grainy", "woven", "speckled",
+    "rough", "rough", "tufted", "rippled",
 )  # fmt: skip
 # Share of the picture: log-normal about 0.8 %, cut to what the brief of the engine asks for.
 MEDIAN_SHARE, SPREAD = 0.007, 1.35
@@ -47,7 +48,7 @@ def _ground(easel: Easel) -> Plane:
     """A textured plane: the contrast of its two colours is mostly low."""
     h, w = easel.canvas.hw
     finish = draw_finish(easel.rng, easel.palette, GROUNDS)
-    contrast = np.float32(easel.rng.beta(1.2, 2.2))
+    contrast = np.float32(easel.rng.beta(1.3, 1.8))
     unit = np.float32(2 / (h * w) ** 0.5 * np.exp(easel.rng.uniform(-0.3, 1.6)))
     angle = easel.rng.uniform(0, np.pi) if easel.rng.random() < 0.5 else 0.0
     x, y = np.arange(w, dtype=np.float32)[None, :] * unit, np.arange(h, dtype=np.float32)[:, None] * unit
