@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from engine.errors import BadInput
-from engine.synthetic.camera import Camera, develop
+from engine.synthetic.camera import GENTLE, Camera, develop
 from engine.synthetic.canvas import Canvas, SceneMask
 from engine.synthetic.themes import garden, microscope, mosaic, still_life
 
