@@ -167,7 +167,7 @@ def _joined(
         return fields
     if not official.isdisjoint(extra):
         raise BadInput(f"{name}: extra fields are named as COCO's own: {sorted(official & extra.keys())}")
-    check_plain(extra, name)  # orjson would write NaN as null in silence
+    check_plain(extra, f"{name}: it")  # orjson would write NaN as null in silence
     return fields | extra
 
 

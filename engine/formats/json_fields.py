@@ -98,7 +98,7 @@ def extra_of(fields: dict[str, Any], official: Set[str], name: str) -> dict[str,
     """The fields that the format does not define."""
     extra = {key: value for key, value in fields.items() if key not in official}
     if extra:
-        check_plain(extra, name)
+        check_plain(extra, f"{name}: it")
     return extra
 
 
