@@ -43,6 +43,7 @@ def save_checkpoint(
 
 def write_atomically(path: Path, content: bytes) -> Path:
     """Writes bytes so that a reader, or a crash, never sees half of them."""
+    # Same folder, so that the rename stays within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
@@ -78,6 +79,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         with _opened(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     try:
+        # Without weights_only a checkpoint is a program that runs here.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise BadInput(f"{path} cannot be read as a torch state dictionary: {_first_line(error)}") from error
@@ -94,6 +96,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "the
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
+    # torch would say all this too, over hundreds of lines.
     complaints = [
         _listed("missing", [key for key in wanted if key not in state]),
         _listed("unknown", [key for key in state if key not in wanted]),
@@ -101,6 +104,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "the
     ]
     if any(complaints):
         raise BadInput(f"{source} does not fit this architecture: {'; '.join(filter(None, complaints))}")
+    # Copies into the model's own dtype, so half precision files come back as float32.
     model.load_state_dict(state, strict=True)
 
 

@@ -20,6 +20,7 @@ class ImageEncoderViT(nn.Module):
             Block(
                 config.embed_dim,
                 config.num_heads,
+                # Four global blocks carry information between the windows (appendix A).
                 window_size=0 if index in config.global_attn_indexes else config.window_size,
                 grid=grid,
             )
@@ -71,6 +72,7 @@ class Block(nn.Module):
         if self.window_size == 0:
             attended: Tensor = self.attn(x)
             return attended
+        # Padding comes after norm1, so it enters attention as zeros, as in the official code.
         windows, padded_hw = window_partition(x, self.window_size)
         return window_unpartition(self.attn(windows), padded_hw, (x.shape[1], x.shape[2]))
 
@@ -91,9 +93,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, side, side, dim) -> the same shape."""
         batch, height, width, dim = x.shape
+        # (3, B, heads, h * w, c): q, k and v one after the other, unlike TinyViT.
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.reshape(3, batch * self.num_heads, height * width, -1).unbind(0)
         scores = (q * self.scale) @ k.transpose(-2, -1)
+        # The bias takes the unscaled query.
         scores = scores + relative_bias(q, self.rel_pos_h, self.rel_pos_w, (height, width))
         heads = (scores.softmax(dim=-1) @ v).view(batch, self.num_heads, height, width, -1)
         attended: Tensor = self.proj(heads.permute(0, 2, 3, 1, 4).reshape(batch, height, width, dim))
@@ -105,6 +109,7 @@ def relative_bias(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int
     height, width = hw
     per_row, per_column = rel_pos_h[_offsets(height, q)], rel_pos_w[_offsets(width, q)]
     q_grid = q.reshape(-1, height, width, q.shape[-1])
+    # Heights and widths apart: 2 (2s - 1) vectors instead of (2s - 1) squared.
     rows = torch.einsum("bhwc,hkc->bhwk", q_grid, per_row)
     columns = torch.einsum("bhwc,wkc->bhwk", q_grid, per_column)
     bias = rows[:, :, :, :, None] + columns[:, :, :, None, :]
@@ -112,5 +117,6 @@ def relative_bias(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, hw: tuple[int
 
 
 def _offsets(side: int, like: Tensor) -> Tensor:
+    # Row i, column j holds i - j shifted to start at 0.
     positions = torch.arange(side, device=like.device)
     return positions[:, None] - positions[None, :] + (side - 1)

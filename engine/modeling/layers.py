@@ -16,6 +16,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
+        # One fused kernel on a view; the official mean-and-variance code makes five passes.
         channels_last = x.permute(0, 2, 3, 1)
         normed = F.layer_norm(channels_last, (x.shape[1],), self.weight, self.bias, self.eps)
         return normed.permute(0, 3, 1, 2)
@@ -49,6 +50,7 @@ def neck(in_dim: int, out_dim: int) -> nn.Sequential:
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
     """(B, H, W, C) -> windows (B * n, w, w, C) and the padded (H, W); zeros right and below."""
     batch, height, width, channels = x.shape
+    # -n % w is what is missing to the next multiple of w.
     pad_bottom, pad_right = -height % window_size, -width % window_size
     if pad_bottom or pad_right:
         x = F.pad(x, (0, 0, 0, pad_right, 0, pad_bottom))

@@ -45,6 +45,7 @@ class MaskDecoder(nn.Module):
         masks, iou_predictions = self.predict_masks(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
+        # Token 0 is trained on several prompts, 1 to 3 on a single one.
         kept = slice(1, None) if multimask_output else slice(0, 1)
         return masks[:, kept], iou_predictions[:, kept]
 
@@ -61,12 +62,14 @@ class MaskDecoder(nn.Module):
         image_pe (1, C, g, g); sparse (B, n, C); dense (B, C, g, g).
         """
         batch = sparse_prompt_embeddings.shape[0]
+        # Order of the tokens: IoU, four masks, prompts.
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
         tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse_prompt_embeddings], dim=1)
         # Broadcasting where the official code repeats: the same numbers without the copy.
         hidden, image = self.transformer(image_embeddings + dense_prompt_embeddings, image_pe, tokens)
         grid_hw = (image_embeddings.shape[2], image_embeddings.shape[3])
         upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, grid_hw))
+        # A mask is a dot product: one small vector per token against every upscaled pixel.
         weights = [mlp(hidden[:, 1 + index]) for index, mlp in enumerate(self.output_hypernetworks_mlps)]
         masks = (torch.stack(weights, dim=1) @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
         return masks, self.iou_prediction_head(hidden[:, 0])

@@ -27,6 +27,7 @@ def export_decoder(sam: Sam, n_checked_points: int = 20) -> bytes:
     Its metadata holds the model's config. Raises Unavailable if onnxruntime's answer differs from torch's by
     more than 1e-3 for any number of points from 1 to `n_checked_points`, with and without a mask.
     """
+    # A trainer may call this in the middle of its run: leave the model as it was.
     device, training = sam.device, sam.training
     sam.to("cpu").eval()
     try:
@@ -34,6 +35,7 @@ def export_decoder(sam: Sam, n_checked_points: int = 20) -> bytes:
         worst = largest_difference(sam, onnx_model, n_checked_points)
     finally:
         sam.to(device).train(training)
+    # Written so that NaN fails too.
     if not worst <= TOLERANCE:
         raise Unavailable(f"the exported decoder differs from torch by {worst:.2g}; it was not written")
     return onnx_model
@@ -61,6 +63,7 @@ class DecoderGraph(nn.Module):
         """(1, C, g, g), (1, N, 2) model-frame px, (1, N), (1, 1, 4g, 4g), (1,) -> (1, 4, 4g, 4g), (1, 4)."""
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
         no_mask = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        # `where`, not a product: a NaN in an unused mask must not spread.
         given = has_mask_input.reshape(1, 1, 1, 1) > 0
         dense = torch.where(given, self.prompt_encoder.embed_mask(mask_input), no_mask)
         return self.mask_decoder.predict_masks(image_embeddings, self.image_pe, sparse, dense)
@@ -89,6 +92,7 @@ def largest_difference(sam: Sam, onnx_model: bytes, n_points: int, seed: int = 0
 
 
 def _exported(sam: Sam) -> bytes:
+    # 64 prompts, of which one may be a box of two corners, or padding.
     n_points = torch.export.Dim("n_points", min=1, max=MAX_PROMPTS + 2)
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")

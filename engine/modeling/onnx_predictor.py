@@ -58,6 +58,7 @@ class DecoderSession:
         embedding (C, g, g) float32; point_coords (N, 2) and box (4,) in original pixels; mask_input (4g, 4g).
         """
         coords, labels = labelled_points(point_coords, point_labels, box)
+        # Padding is scaled too; it is at 0, 0 and has no place anyway.
         coords = to_model_frame(coords, original_hw, self.config.input_hw(original_hw))
         return self.run_in_model_frame(embedding, coords, labels, mask_input)
 
@@ -66,6 +67,7 @@ class DecoderSession:
     ) -> tuple[Floats, Floats]:
         """As `run`, with points (1, N, 2) already in the model frame and padded: the graph's own inputs."""
         side = self.config.logits_size
+        # The graph wants a mask in any case; has_mask_input says whether it counts.
         mask = np.zeros((side, side), np.float32) if mask_input is None else mask_input
         logits, iou_predictions = self._session.run(
             ["low_res_logits", "iou_predictions"],

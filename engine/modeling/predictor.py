@@ -23,6 +23,7 @@ def encode_image(sam: Sam, image: NDArray[np.uint8]) -> Floats:
 def preprocess_image(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 RGB -> what the encoder takes: (1, 3, S, S), resized, normalised, padded."""
     resized = resize_long_side(image, sam.config.img_size)
+    # Contiguous: a view in another order would pick another, slower convolution.
     pixels = torch.as_tensor(resized, device=sam.device).permute(2, 0, 1).contiguous()
     return sam.preprocess(pixels[None])
 
@@ -127,6 +128,7 @@ class Predictor:
     def _in_model_frame(self, coords: NDArray[np.float32] | None, shape: tuple[int, ...]) -> Tensor | None:
         if coords is None:
             return None
+        # Says "set an image first" before it divides by its size.
         self.get_image_embedding()
         pairs = np.asarray(coords).reshape(shape)
         return self._tensor(to_model_frame(pairs, self.original_size, self.input_size))

@@ -21,6 +21,7 @@ class PromptEncoder(nn.Module):
         self.img_size = img_size
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         # Background, foreground, top-left corner, bottom-right corner: the labels 0 to 3.
+        # One table per label, and not one table of four, because the checkpoints have it so.
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = _mask_downscaling(embed_dim, mask_in_chans)
@@ -46,7 +47,9 @@ class PromptEncoder(nn.Module):
     def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """(B, N, 2) px and labels (B, N) of -1 (padding), 0, 1, 2, 3 -> (B, N, C). Exported as is."""
         labels = labels.unsqueeze(-1)
+        # Clicks name pixels; the encoding wants their centres.
         encoded = self.pe_layer.encode_points(coords + 0.5, self.img_size)
+        # Padding has no place: its position is replaced, not added to.
         encoded = torch.where(labels == -1, self.not_a_point_embed.weight, encoded)
         for label, embedding in enumerate(self.point_embeddings):
             # Adding through `where` keeps one graph for every mix of labels.
@@ -61,6 +64,7 @@ class PromptEncoder(nn.Module):
     def _embed_masks(self, masks: Tensor | None, batch: int) -> Tensor:
         if masks is not None:
             return self.embed_mask(masks)
+        # A learned "no mask" everywhere, as a view: no memory until it is added.
         return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(batch, -1, *self.image_embedding_size)
 
     def _gather_points(
@@ -71,6 +75,7 @@ class PromptEncoder(nn.Module):
         coords, labels = torch.zeros(batch, 0, 2, device=device), torch.zeros(batch, 0, device=device)
         if points is not None:
             coords, labels = points
+            # The official code pads points only where no box follows; the count of tokens matters.
             if boxes is None:
                 coords = torch.cat([coords, coords.new_zeros(batch, 1, 2)], dim=1)
                 labels = torch.cat([labels, labels.new_full((batch, 1), -1)], dim=1)
@@ -94,6 +99,7 @@ class PositionEmbeddingRandom(nn.Module):
     def forward(self, size_hw: tuple[int, int]) -> Tensor:
         """Encoding of every cell centre: (C, h, w)."""
         height, width = size_hw
+        # The matrix is drawn once and stored: another draw is another model.
         like = self.positional_encoding_gaussian_matrix
         y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
         x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
@@ -105,6 +111,7 @@ class PositionEmbeddingRandom(nn.Module):
         return self._encode(coords.to(self.positional_encoding_gaussian_matrix.dtype) / img_size)
 
     def _encode(self, unit_coords: Tensor) -> Tensor:
+        # From 0..1 to -1..1, then to random frequencies.
         phase = 2 * math.pi * ((2 * unit_coords - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 

@@ -65,10 +65,12 @@ def fold(
         raise BadInput("give at least one point or box")
     if len(chosen) < len(prompts) - 1:
         raise BadInput(f"{len(prompts)} prompts need at least {len(prompts) - 1} entries in chosen")
+    # A page adds one prompt at a time: with the memory each click costs one decoding.
     known = {} if previous is None else previous
     candidates: Candidates | None = None
     for n_seen in range(1, len(prompts) + 1):
         mask_input = None if candidates is None else _chosen_logits(candidates, chosen[n_seen - 2])
+        # The last choice is not part of the key: it picks among these logits.
         key = prefix_key(prompts[:n_seen], chosen[: n_seen - 1])
         if key not in known:
             known[key] = Candidates(
@@ -128,6 +130,7 @@ def labelled_points(
 
 def to_model_frame(coords: Floats, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Floats:
     """(..., 2) pixels x y of the original image -> pixels of the resized one, whose size is `input_hw`."""
+    # Per axis, from the rounded size: the two scales differ a little.
     scale = np.array([input_hw[1] / original_hw[1], input_hw[0] / original_hw[0]])
     scaled: Floats = (np.asarray(coords, np.float64) * scale).astype(np.float32)
     return scaled
@@ -162,4 +165,5 @@ def _complaint(prompt: object, original_hw: tuple[int, int]) -> str:
 
 
 def _is_number(value: object) -> bool:
+    # True is an int in Python, and no coordinate.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -52,6 +52,7 @@ def resolve_config(
 def _seeded(config: SamConfig, seed: int | None) -> Sam:
     if seed is None:
         return assemble(config)
+    # Weights drawn here must not shift a trainer's own random stream.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return assemble(config)

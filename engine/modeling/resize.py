@@ -37,6 +37,7 @@ def resize_bilinear(image: NDArray[np.uint8], target_hw: tuple[int, int]) -> NDA
 def _resize_rows(image: NDArray[np.uint8], n_out: int) -> NDArray[np.uint8]:
     """Resizes axis 0. Each pass rounds to uint8, so the order (width, then height) matters."""
     starts, weights = _coefficients(image.shape[0], n_out)
+    # Half a unit first: the shift at the end then rounds.
     total = np.full((n_out, *image.shape[1:]), 1 << (_PRECISION_BITS - 1), dtype=np.int32)
     last = image.shape[0] - 1
     for tap in range(weights.shape[1]):
@@ -50,6 +51,7 @@ def _resize_rows(image: NDArray[np.uint8], n_out: int) -> NDArray[np.uint8]:
 def _coefficients(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """First source index (n_out,) and fixed-point weights (n_out, taps) of the triangle filter."""
     scale = n_in / n_out
+    # Shrinking widens the filter (antialiasing); enlarging does not narrow it.
     support = max(scale, 1.0)
     centres = (np.arange(n_out) + 0.5) * scale
     starts = np.maximum((centres - support + 0.5).astype(np.intp), 0)

@@ -32,6 +32,7 @@ class Sam(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
+        # Not persistent: official checkpoints do not hold them.
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -42,6 +43,7 @@ class Sam(nn.Module):
 
     def preprocess(self, x: Tensor) -> Tensor:
         """Pixels (..., 3, h, w), 0 to 255, long side `img_size` -> normalised, zero-padded (..., 3, S, S)."""
+        # Padding follows normalisation, so padding is mean grey.
         x = (x - self.pixel_mean) / self.pixel_std
         height, width = x.shape[-2:]
         return F.pad(x, (0, self.config.img_size - width, 0, self.config.img_size - height))
@@ -52,6 +54,7 @@ class Sam(nn.Module):
         """Low resolution logits (B, n, 4g, 4g) -> logits (B, n, H, W) of the original image; sizes (h, w)."""
         side = self.config.img_size
         masks = F.interpolate(masks, (side, side), mode="bilinear", align_corners=False)
+        # The padding right and below is cut away before the second step.
         masks = masks[..., : input_size[0], : input_size[1]]
         return F.interpolate(masks, original_size, mode="bilinear", align_corners=False)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import BadInput
 
+# Both encoders end at a sixteenth of the input side; the decoder goes back up by four.
 STRIDE_PX = 16
 UPSCALING = 4
 
@@ -75,6 +76,7 @@ class SamConfig:
 
     def input_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Size of an image of `original_hw` once its long side is `img_size` (official ResizeLongestSide)."""
+        # int(x + 0.5), not round(): Python rounds halves to even, the official code rounds them up.
         scale = self.img_size * 1.0 / max(original_hw)
         return int(original_hw[0] * scale + 0.5), int(original_hw[1] * scale + 0.5)
 
@@ -83,6 +85,7 @@ class SamConfig:
         kind = "vit" if isinstance(self.encoder, VitConfig) else "tiny_vit"
         return asdict(self) | {
             "encoder": {"kind": kind} | asdict(self.encoder),
+            # The page reads these two and never derives them.
             "embedding_grid": self.embedding_grid,
             "logits_size": self.logits_size,
         }
@@ -105,6 +108,7 @@ _ENCODERS: dict[str, type] = {"vit": VitConfig, "tiny_vit": TinyVitConfig}
 
 
 def _frozen(value: Any) -> Any:
+    # JSON knows no tuples, and a frozen config must hash.
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -19,6 +19,7 @@ class TinyViT(nn.Module):
         self.img_size = img_size
         self.patch_embed = PatchEmbed(config.embed_dims[0])
         self.layers = nn.ModuleList(_layers(config))
+        # Only so that MobileSAM's checkpoint loads strictly; nothing calls it.
         if config.n_classes:
             self.norm_head = nn.LayerNorm(config.embed_dims[-1])
             self.head = nn.Linear(config.embed_dims[-1], config.n_classes)
@@ -36,6 +37,7 @@ class TinyViT(nn.Module):
 
 def _layers(config: TinyVitConfig) -> list[nn.Module]:
     """Layer 0 is convolutional. The last merge keeps the resolution: the stride ends at 16, as in SAM."""
+    # Strides: 4 after the patches, 8, 16, 16.
     dims, strides = config.embed_dims, (2, 2, 1)
     merges: list[nn.Module | None] = [
         PatchMerging(dim, out_dim, stride)
@@ -59,6 +61,7 @@ class ConvNorm(nn.Sequential):
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
+        # BatchNorm has the bias, so the convolution needs none.
         padding = kernel // 2
         self.add_module("c", nn.Conv2d(in_dim, out_dim, kernel, stride, padding, groups=groups, bias=False))
         self.add_module("bn", nn.BatchNorm2d(out_dim))
@@ -103,6 +106,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        # The last activation stands after the sum, unlike in MobileNet.
         hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
         return F.gelu(x + self.conv3(hidden))
 
@@ -136,6 +140,7 @@ class TinyViTBlock(nn.Module):
         """(B, dim, H, W) -> the same shape."""
         channels_last = x.permute(0, 2, 3, 1)
         channels_last = channels_last + self._attend(channels_last)
+        # No residual here: the convolution replaces what attention gave.
         x = self.local_conv(channels_last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         x = x + self.mlp(x)
         return x.permute(0, 3, 1, 2)
@@ -179,6 +184,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, window_size ** 2, dim) -> the same shape."""
         batch, length, dim = x.shape
+        # q, k and v lie side by side within each head, as in LeViT.
         qkv = self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1)
         q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         bias = self.attention_biases[:, self.bias_index]

@@ -25,6 +25,7 @@ class TwoWayTransformer(nn.Module):
         """(B, C, g, g) twice (the second may have batch 1), tokens (B, n, C) -> (B, n, C), (B, g * g, C)."""
         keys = image_embedding.flatten(2).transpose(1, 2)
         key_pe = image_pe.flatten(2).transpose(1, 2)
+        # Prompts are also their own positions: added again at every attention.
         queries = point_embedding
         for layer in self.layers:
             queries, keys = layer(queries, keys, point_embedding, key_pe)
@@ -51,12 +52,14 @@ class TwoWayAttentionBlock(nn.Module):
         self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, n, C) and image (B, g * g, C) with their positions -> both, updated."""
+        # In the first block queries still are the positions.
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)
         else:
             placed = queries + query_pe
             queries = queries + self.self_attn(placed, placed, queries)
         queries = self.norm1(queries)
+        # Used twice below, so added once.
         placed_keys = keys + key_pe
         attended = self.cross_attn_token_to_image(queries + query_pe, placed_keys, keys)
         queries = self.norm2(queries + attended)
@@ -71,6 +74,7 @@ class Attention(nn.Module):
     def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
         super().__init__()
         self.num_heads = num_heads
+        # Cross attention at half the width: the image side is what costs.
         internal_dim = embedding_dim // downsample_rate
         self.q_proj = nn.Linear(embedding_dim, internal_dim)
         self.k_proj = nn.Linear(embedding_dim, internal_dim)

@@ -18,6 +18,7 @@ def upscale_logits(low_res_logits: Floats, original_hw: tuple[int, int], config:
     input_hw = config.input_hw(original_hw)
     rows = _composed(config.logits_size, config.img_size, input_hw[0], original_hw[0])
     columns = _composed(config.logits_size, config.img_size, input_hw[1], original_hw[1])
+    # Columns first: the intermediate stays small for wide images.
     upscaled: Floats = rows @ (np.asarray(low_res_logits, np.float32) @ columns.T)
     return upscaled
 
@@ -41,6 +42,7 @@ def bilinear_matrix(n_in: int, n_out: int) -> NDArray[np.float64]:
     fraction = np.clip(source - left, 0, 1).astype(np.float64)
     matrix = np.zeros((n_out, n_in))
     every = np.arange(n_out)
+    # add.at, since left and right coincide at the border.
     np.add.at(matrix, (every, left), 1.0 - fraction)
     np.add.at(matrix, (every, right), fraction)
     return matrix

@@ -3,13 +3,15 @@
 import json
 import math
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
-from engine.modeling import build_sam
+from engine.modeling import Sam, build_sam
 from engine.modeling.predictor import encode_image
 from engine.modeling.tiny_vit import Attention
 
@@ -17,14 +19,14 @@ OFFICIAL = {"vit_b": "sam_vit_b", "vit_l": "sam_vit_l", "vit_h": "sam_vit_h", "m
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_state_dictionary_has_the_official_keys_and_shapes(name, shared):
+def test_state_dictionary_has_the_official_keys_and_shapes(name: str, shared: Path) -> None:
     wanted = json.loads((shared / "parity" / "official_checkpoint_keys.json").read_text())[OFFICIAL[name]]
     with torch.device("meta"):
         state = build_sam(name).state_dict()
     assert {key: list(tensor.shape) for key, tensor in state.items()} == wanted
 
 
-def regenerated(key, shape):
+def regenerated(key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The weight of one key, by the rule of the parity README."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("running_var"):
@@ -38,7 +40,7 @@ def regenerated(key, shape):
     return rng.standard_normal(shape) * 1.2 / math.sqrt(math.prod(shape[1:]))
 
 
-def test_mobile_encoder_matches_the_original_embedding(shared):
+def test_mobile_encoder_matches_the_original_embedding(shared: Path) -> None:
     """The reference was made with attention biases of zero: the original caches them in eval(), before the
     weights were loaded. Their use is held by the next test."""
     sam = build_sam("mobile", seed=0)
@@ -55,7 +57,7 @@ def test_mobile_encoder_matches_the_original_embedding(shared):
     assert np.abs(encode_image(sam, image)[::2, ::2, ::2] - wanted).max() < 2e-4
 
 
-def test_tiny_vit_biases_belong_to_absolute_offsets_in_order_of_first_appearance():
+def test_tiny_vit_biases_belong_to_absolute_offsets_in_order_of_first_appearance() -> None:
     attention = Attention(dim=4, num_heads=2, window_size=3)
     cells = [(row, column) for row in range(3) for column in range(3)]
     offsets = {}
@@ -67,7 +69,7 @@ def test_tiny_vit_biases_belong_to_absolute_offsets_in_order_of_first_appearance
             assert offsets[offset] == wanted
 
 
-def test_tiny_vit_attention_equals_the_written_formula():
+def test_tiny_vit_attention_equals_the_written_formula() -> None:
     attention = Attention(dim=8, num_heads=2, window_size=3)
     torch.nn.init.normal_(attention.attention_biases)
     x = torch.randn(5, 9, 8)
@@ -78,7 +80,7 @@ def test_tiny_vit_attention_equals_the_written_formula():
     assert torch.allclose(attention(x), wanted, atol=1e-6)
 
 
-def test_tiny_is_small_and_gives_at_least_128_squared_logits():
+def test_tiny_is_small_and_gives_at_least_128_squared_logits() -> None:
     with torch.device("meta"):
         sam = build_sam("tiny")
     assert sum(tensor.numel() for tensor in sam.state_dict().values()) < 5_000_000
@@ -86,7 +88,7 @@ def test_tiny_is_small_and_gives_at_least_128_squared_logits():
     assert sam.config.embedding_grid == 32
 
 
-def test_every_weight_learns(small_sam):
+def test_every_weight_learns(small_sam: Sam) -> None:
     small_sam.zero_grad()
     embedding = small_sam.image_encoder(torch.randn(1, 3, 128, 128))
     masks = torch.randn(2, 1, 32, 32)

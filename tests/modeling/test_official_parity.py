@@ -1,27 +1,36 @@
 """Our SAM against what the official code computed: logits within 2e-4, scores within 1e-4 (parity README)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from engine.modeling import Predictor
 from engine.modeling.predictor import decode, preprocess_image
+
+if TYPE_CHECKING:
+    from tests.modeling.conftest import Reference
+
 
 LOGITS, SCORES = 2e-4, 1e-4
 
 
 @pytest.fixture(scope="session")
-def prompted(reference):
+def prompted(reference: Reference) -> Predictor:
     predictor = Predictor(reference.sam)
     predictor.set_image(reference.image)
     return predictor
 
 
-def largest(ours, theirs):
+def largest(ours: Any, theirs: NDArray[np.float32]) -> float:
     return float(np.abs(np.asarray(ours, np.float32) - theirs).max())
 
 
-def arguments(reference, case):
+def arguments(reference: Reference, case: dict[str, Any]) -> dict[str, Any]:
     """The stored prompt as keyword arguments of `predict`."""
     named = {key: np.array(case[key]) for key in ("point_coords", "point_labels", "box") if key in case}
     if "mask_input" in case:
@@ -29,7 +38,7 @@ def arguments(reference, case):
     return named | {"multimask_output": case["multimask_output"]}
 
 
-def test_every_case_matches_the_official_logits_and_scores(reference, prompted):
+def test_every_case_matches_the_official_logits_and_scores(reference: Reference, prompted: Predictor) -> None:
     for name, case in reference.cases["cases"].items():
         _, scores, logits = prompted.predict(**arguments(reference, case))
         assert logits.shape == reference.outputs[f"{name}.low_res_logits"].shape
@@ -37,7 +46,9 @@ def test_every_case_matches_the_official_logits_and_scores(reference, prompted):
         assert largest(scores, reference.outputs[f"{name}.iou_predictions"]) < SCORES, name
 
 
-def test_full_size_masks_differ_only_where_the_logit_is_near_zero(reference, prompted):
+def test_full_size_masks_differ_only_where_the_logit_is_near_zero(
+    reference: Reference, prompted: Predictor
+) -> None:
     compared = [name for name, case in reference.cases["cases"].items() if "full_res_shape" in case]
     assert compared
     for name in compared:
@@ -49,7 +60,7 @@ def test_full_size_masks_differ_only_where_the_logit_is_near_zero(reference, pro
         assert np.all(np.abs(logits[differing]) < 1e-3), name
 
 
-def test_trained_masks_have_the_recorded_areas(trained):
+def test_trained_masks_have_the_recorded_areas(trained: Reference) -> None:
     predictor = Predictor(trained.sam)
     predictor.set_image(trained.image)
     for case in trained.cases["cases"].values():
@@ -57,12 +68,12 @@ def test_trained_masks_have_the_recorded_areas(trained):
         assert np.abs(masks.sum(axis=(1, 2)) - case["area"]).max() <= 2
 
 
-def test_preprocessing_matches_the_official_pixels(untrained):
+def test_preprocessing_matches_the_official_pixels(untrained: Reference) -> None:
     ours = preprocess_image(untrained.sam, untrained.image).numpy()
     assert largest(ours, untrained.outputs["preprocessed"]) < 2e-3  # stored as fp16
 
 
-def test_image_embedding_and_dense_positions_match(untrained):
+def test_image_embedding_and_dense_positions_match(untrained: Reference) -> None:
     predictor = Predictor(untrained.sam)
     predictor.set_image(untrained.image)
     assert largest(predictor.get_image_embedding(), untrained.outputs["image_embedding"]) < LOGITS
@@ -71,7 +82,7 @@ def test_image_embedding_and_dense_positions_match(untrained):
     assert largest(dense_pe, untrained.outputs["dense_pe"]) < 1e-6
 
 
-def test_a_batch_of_64_prompts_matches(untrained):
+def test_a_batch_of_64_prompts_matches(untrained: Reference) -> None:
     points = torch.from_numpy(untrained.outputs["grid64.points_xy_model_frame"]).float()[:, None]
     features = torch.from_numpy(untrained.outputs["image_embedding"])
     with torch.inference_mode():
@@ -80,7 +91,7 @@ def test_a_batch_of_64_prompts_matches(untrained):
     assert largest(scores, untrained.outputs["grid64.iou_predictions"]) < SCORES
 
 
-def test_one_embedding_per_prompt_equals_one_shared_embedding(untrained):
+def test_one_embedding_per_prompt_equals_one_shared_embedding(untrained: Reference) -> None:
     points = torch.from_numpy(untrained.outputs["grid64.points_xy_model_frame"]).float()[:4, None]
     features = torch.from_numpy(untrained.outputs["image_embedding"])
     prompts = (points, torch.ones(4, 1)), None, None, True

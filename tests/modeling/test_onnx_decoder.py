@@ -1,20 +1,28 @@
 """The exported decoder answers as torch does, and needs no torch to do so."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 
 from engine.errors import BadInput, Unavailable
-from engine.modeling import encode_image
+from engine.modeling import SamConfig, encode_image
 from engine.modeling.onnx import export_decoder, largest_difference
 from engine.modeling.onnx_predictor import DecoderSession, fold, upscale_logits
 from engine.modeling.predictor import TorchPrompts
+from engine.modeling.prompts import Floats
 from engine.modeling.prompts import fold as fold_prompts
+
+if TYPE_CHECKING:
+    from tests.modeling.conftest import Reference
+
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMPTS = [
@@ -25,25 +33,25 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="session")
-def exported(trained):
+def exported(trained: Reference) -> bytes:
     return export_decoder(trained.sam)
 
 
 @pytest.fixture(scope="session")
-def session(trained, exported):
+def session(trained: Reference, exported: bytes) -> DecoderSession:
     return DecoderSession(exported, trained.sam.config.to_dict())
 
 
 @pytest.fixture(scope="session")
-def embedding(trained):
+def embedding(trained: Reference) -> Floats:
     return encode_image(trained.sam, trained.image)
 
 
-def test_exported_decoder_equals_torch_for_1_to_40_points(trained, exported):
+def test_exported_decoder_equals_torch_for_1_to_40_points(trained: Reference, exported: bytes) -> None:
     assert largest_difference(trained.sam, exported, n_points=40, seed=1) < 1e-3
 
 
-def test_exported_file_is_whole_and_carries_its_config(trained, exported):
+def test_exported_file_is_whole_and_carries_its_config(trained: Reference, exported: bytes) -> None:
     model = onnx.load_from_string(exported)
     onnx.checker.check_model(model)
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
@@ -52,7 +60,9 @@ def test_exported_file_is_whole_and_carries_its_config(trained, exported):
     assert not any(weight.external_data for weight in model.graph.initializer)
 
 
-def test_official_cases_hold_in_onnxruntime(trained, session, embedding):
+def test_official_cases_hold_in_onnxruntime(
+    trained: Reference, session: DecoderSession, embedding: Floats
+) -> None:
     for name, case in trained.cases["cases"].items():
         prompt = {key: np.array(case[key]) for key in ("point_coords", "point_labels", "box") if key in case}
         logits, scores = session.run(embedding, trained.image.shape[:2], **prompt)
@@ -62,7 +72,9 @@ def test_official_cases_hold_in_onnxruntime(trained, session, embedding):
 
 
 @pytest.mark.parametrize("n_prompts", [1, 2, 3])
-def test_onnxruntime_and_torch_fold_to_the_same_masks(trained, session, embedding, n_prompts):
+def test_onnxruntime_and_torch_fold_to_the_same_masks(
+    trained: Reference, session: DecoderSession, embedding: Floats, n_prompts: int
+) -> None:
     hw = trained.image.shape[:2]
     chosen = [2, 0, 0][:n_prompts]
     ours = fold(session, embedding, hw, PROMPTS[:n_prompts], chosen)
@@ -72,7 +84,9 @@ def test_onnxruntime_and_torch_fold_to_the_same_masks(trained, session, embeddin
     assert upscale_logits(ours.low_res_logits, hw, session.config).shape == (len(ours.iou_predictions), *hw)
 
 
-def test_replaying_prompts_gives_the_same_bits(trained, exported, embedding):
+def test_replaying_prompts_gives_the_same_bits(
+    trained: Reference, exported: bytes, embedding: Floats
+) -> None:
     hw = trained.image.shape[:2]
     first, second = (
         fold(DecoderSession(exported, trained.sam.config), embedding, hw, PROMPTS, [1, 0]) for _ in range(2)
@@ -80,24 +94,28 @@ def test_replaying_prompts_gives_the_same_bits(trained, exported, embedding):
     assert np.array_equal(first.low_res_logits, second.low_res_logits)
 
 
-def test_a_prompt_outside_the_image_is_refused(trained, session, embedding):
+def test_a_prompt_outside_the_image_is_refused(
+    trained: Reference, session: DecoderSession, embedding: Floats
+) -> None:
     with pytest.raises(BadInput, match="outside"):
         fold(
             session, embedding, trained.image.shape[:2], [{"kind": "point", "x": 999, "y": 1, "label": 1}], []
         )
 
 
-def test_another_models_embedding_is_refused(session):
+def test_another_models_embedding_is_refused(session: DecoderSession) -> None:
     with pytest.raises(BadInput, match="embed again"):
         session.run(np.zeros((3, 16, 16), np.float32), (10, 10), np.ones((1, 2)), np.ones(1))
 
 
-def test_bytes_that_are_no_model_are_named(small_config):
+def test_bytes_that_are_no_model_are_named(small_config: SamConfig) -> None:
     with pytest.raises(Unavailable, match="cannot be loaded"):
         DecoderSession(b"not a model", small_config)
 
 
-def test_the_web_process_predicts_without_torch(tmp_path, exported, trained, embedding):
+def test_the_web_process_predicts_without_torch(
+    tmp_path: Path, exported: bytes, trained: Reference, embedding: Floats
+) -> None:
     (tmp_path / "decoder.onnx").write_bytes(exported)
     (tmp_path / "config.json").write_text(json.dumps(trained.sam.config.to_dict()))
     np.save(tmp_path / "embedding.npy", embedding)

@@ -8,20 +8,20 @@ import torch
 
 import engine.modeling
 from engine.errors import BadInput
-from engine.modeling import Predictor, SamPredictor, encode_image, sam_model_registry
+from engine.modeling import Predictor, Sam, SamPredictor, encode_image, sam_model_registry
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 POINT = {"point_coords": np.array([[30.0, 20.0]]), "point_labels": np.array([1])}
 
 
 @pytest.fixture
-def predictor(small_sam):
+def predictor(small_sam: Sam) -> Predictor:
     predictor = Predictor(small_sam)
     predictor.set_image(IMAGE)
     return predictor
 
 
-def test_arguments_have_the_official_names_and_defaults():
+def test_arguments_have_the_official_names_and_defaults() -> None:
     assert SamPredictor is Predictor
     assert list(inspect.signature(Predictor.set_image).parameters) == ["self", "image", "image_format"]
     predict = inspect.signature(Predictor.predict).parameters
@@ -30,7 +30,7 @@ def test_arguments_have_the_official_names_and_defaults():
     assert predict["multimask_output"].default is True and predict["return_logits"].default is False
 
 
-def test_shapes_are_the_official_ones(predictor):
+def test_shapes_are_the_official_ones(predictor: Predictor) -> None:
     masks, scores, low_res = predictor.predict(**POINT)
     assert masks.shape == (3, 40, 60) and masks.dtype == np.bool_
     assert scores.shape == (3,) and low_res.shape == (3, 32, 32)
@@ -40,42 +40,42 @@ def test_shapes_are_the_official_ones(predictor):
     assert again.shape == (1, 40, 60) and again.dtype == np.float32
 
 
-def test_bgr_images_are_turned(small_sam, predictor):
+def test_bgr_images_are_turned(small_sam: Sam, predictor: Predictor) -> None:
     turned = Predictor(small_sam)
     turned.set_image(IMAGE[..., ::-1].copy(), image_format="BGR")
     assert torch.equal(turned.get_image_embedding(), predictor.get_image_embedding())
 
 
-def test_embedding_is_deterministic_and_equals_set_image(small_sam, predictor):
+def test_embedding_is_deterministic_and_equals_set_image(small_sam: Sam, predictor: Predictor) -> None:
     first, second = encode_image(small_sam, IMAGE), encode_image(small_sam, IMAGE)
     assert np.array_equal(first, second) and first.shape == (16, 8, 8) and first.dtype == np.float32
     assert np.array_equal(first, predictor.get_image_embedding()[0].numpy())
 
 
-def test_prompts_before_an_image_are_refused(small_sam, predictor):
+def test_prompts_before_an_image_are_refused(small_sam: Sam, predictor: Predictor) -> None:
     predictor.reset_image()
     for empty in (Predictor(small_sam), predictor):
         with pytest.raises(BadInput, match="set_image"):
             empty.predict(**POINT)
 
 
-def test_points_need_labels_and_images_a_known_format(predictor):
+def test_points_need_labels_and_images_a_known_format(predictor: Predictor) -> None:
     with pytest.raises(BadInput, match="point_labels"):
         predictor.predict(point_coords=POINT["point_coords"])
     with pytest.raises(BadInput, match="RGB or BGR"):
         predictor.set_image(IMAGE, image_format="HSV")
 
 
-def test_a_mask_alone_is_a_prompt(predictor):
+def test_a_mask_alone_is_a_prompt(predictor: Predictor) -> None:
     masks, _, _ = predictor.predict(mask_input=np.zeros((1, 32, 32), np.float32), multimask_output=False)
     assert masks.shape == (1, 40, 60)
 
 
-def test_the_registry_has_the_official_names():
+def test_the_registry_has_the_official_names() -> None:
     assert {"default", "vit_b", "vit_l", "vit_h"} <= set(sam_model_registry)
 
 
-def test_every_public_name_resolves():
+def test_every_public_name_resolves() -> None:
     for name in engine.modeling.__all__:
         assert getattr(engine.modeling, name) is not None
     with pytest.raises(AttributeError):

@@ -1,5 +1,7 @@
 """decode(prompts, chosen): what a list of prompts means, whichever backend answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import BadInput
 from engine.modeling.prompts import (
     Candidates,
+    Floats,
     check_prompts,
     fold,
     labelled_points,
@@ -19,7 +22,7 @@ from engine.modeling.prompts import (
 HW = (40, 60)
 
 
-def point(x, y, label=1, **more):
+def point(x: Any, y: Any, label: int = 1, **more: int) -> dict[str, Any]:
     return {"kind": "point", "x": x, "y": y, "label": label} | more
 
 
@@ -29,23 +32,30 @@ BOX = {"kind": "box", "x0": 1, "y0": 2, "x1": 30, "y1": 20}
 class Recorder:
     """A decoder whose logits say which call made them and which mask it was given."""
 
-    def __init__(self):
-        self.calls = []
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
 
-    def decode(self, point_coords, point_labels, box, mask_input, multimask_output):
+    def decode(
+        self,
+        point_coords: Floats | None,
+        point_labels: Floats | None,
+        box: Floats | None,
+        mask_input: Floats | None,
+        multimask_output: bool,
+    ) -> tuple[Floats, Floats]:
         self.calls.append((point_coords, point_labels, box, mask_input, multimask_output))
         n = 3 if multimask_output else 1
         logits = np.array([10.0 * len(self.calls) + index for index in range(n)], np.float32)
         return logits[:, None, None], np.array([0.2, 0.9, 0.9], np.float32)[:n]
 
 
-def test_one_prompt_offers_three_masks_and_the_best_is_the_default():
+def test_one_prompt_offers_three_masks_and_the_best_is_the_default() -> None:
     candidates = fold(Recorder(), [point(3, 4)], [])
     assert candidates.low_res_logits.shape == (3, 1, 1)
     assert candidates.best == 1
 
 
-def test_each_further_prompt_feeds_back_the_chosen_logits():
+def test_each_further_prompt_feeds_back_the_chosen_logits() -> None:
     decoder = Recorder()
     candidates = fold(decoder, [point(3, 4), point(5, 6, 0), BOX], [2, 0, 0])
     masks = [call[3] for call in decoder.calls]
@@ -56,7 +66,7 @@ def test_each_further_prompt_feeds_back_the_chosen_logits():
     assert len(candidates.iou_predictions) == 1
 
 
-def test_remembered_steps_are_not_decoded_again():
+def test_remembered_steps_are_not_decoded_again() -> None:
     decoder, previous = Recorder(), {}
     fold(decoder, [point(3, 4)], [], previous)
     first = fold(decoder, [point(3, 4, at_ms=5), point(5, 6)], [1], previous)
@@ -66,7 +76,7 @@ def test_remembered_steps_are_not_decoded_again():
     assert len(decoder.calls) == 3
 
 
-def test_keys_tell_order_label_and_choice_apart():
+def test_keys_tell_order_label_and_choice_apart() -> None:
     a, b = point(1, 2), point(3, 4)
     keys = {
         prefix_key(*case)
@@ -79,7 +89,7 @@ def test_keys_tell_order_label_and_choice_apart():
     ("prompts", "chosen", "complaint"),
     [([], [], "at least one"), ([point(1, 1)] * 3, [0], "2 entries"), ([point(1, 1)] * 2, [3], "offered")],
 )
-def test_a_fold_that_cannot_be_is_refused(prompts, chosen, complaint):
+def test_a_fold_that_cannot_be_is_refused(prompts: Any, chosen: list[int], complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         fold(Recorder(), prompts, chosen)
 
@@ -102,12 +112,12 @@ def test_a_fold_that_cannot_be_is_refused(prompts, chosen, complaint):
         ([point(1, 1)] * 65, "at most 64"),
     ],
 )
-def test_malformed_prompts_are_refused_with_a_sentence(prompts, complaint):
+def test_malformed_prompts_are_refused_with_a_sentence(prompts: Any, complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         check_prompts(prompts, HW)
 
 
-def test_prompts_on_the_border_are_welcome():
+def test_prompts_on_the_border_are_welcome() -> None:
     prompts = [point(0, 0), point(60, 40, 0), {"kind": "box", "x0": 0, "y0": 0, "x1": 60, "y1": 40}]
     assert check_prompts(prompts, HW) is prompts
 
@@ -117,22 +127,22 @@ drawn_points = st.lists(st.builds(point, coordinates, coordinates, st.integers(0
 
 
 @given(drawn_points)
-def test_points_keep_their_order_and_end_with_padding(prompts):
+def test_points_keep_their_order_and_end_with_padding(prompts: Any) -> None:
     coords, labels = labelled_points(*prompt_arrays(check_prompts(prompts, HW)))
     assert coords.shape == (1, len(prompts) + 1, 2) and coords.dtype == labels.dtype == np.float32
     assert labels[0].tolist() == [float(prompt["label"]) for prompt in prompts] + [-1.0]
     assert coords[0, :-1].tolist() == [[prompt["x"], prompt["y"]] for prompt in prompts]
 
 
-def test_a_box_takes_the_corner_labels_and_no_padding():
+def test_a_box_takes_the_corner_labels_and_no_padding() -> None:
     coords, labels = labelled_points(*prompt_arrays([BOX, point(5, 6, 0)]))
     assert coords[0].tolist() == [[5, 6], [1, 2], [30, 20]]
     assert labels[0].tolist() == [0, 2, 3]
 
 
-def test_coordinates_scale_per_axis():
+def test_coordinates_scale_per_axis() -> None:
     assert to_model_frame(np.array([60.0, 40.0]), HW, (85, 128)).tolist() == [128.0, 85.0]
 
 
-def test_the_first_of_equal_scores_is_best():
+def test_the_first_of_equal_scores_is_best() -> None:
     assert Candidates(np.zeros((3, 1, 1), np.float32), np.array([0.5, 0.5, 0.1], np.float32)).best == 0
