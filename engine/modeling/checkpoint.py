@@ -75,7 +75,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise Unavailable(f"no checkpoint at {path}")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _begins_like_safetensors(path):
         with _opened(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     try:
@@ -120,6 +120,12 @@ def _opened(path: Path) -> safe_open:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise BadInput(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
+
+
+def _begins_like_safetensors(path: Path) -> bool:
+    """A blob's name is its digest and has no suffix; safetensors is 8 bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _listed(what: str, keys: list[str]) -> str:
