@@ -1,7 +1,7 @@
-"""Mask -> Snapshot: current masks frozen into a content-addressed list, to train on, to judge by, to export."""
+"""Mask -> Snapshot: current masks frozen into a content-addressed list, to train on, judge by or export."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -118,7 +118,7 @@ def _matching(dataset_id: int, asked: Mapping[str, Any]) -> list[Any]:
     return conditions
 
 
-def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[Any]:
+def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[*tuple[Any, ...]]:
     """The masks in the order that exports use: by export ids, which no database invents."""
     columns = (
         Mask.id,
@@ -138,7 +138,7 @@ def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[Any]:
     return joined.where(*_matching(dataset_id, asked)).order_by(Image.export_id, Mask.export_id, Mask.id)
 
 
-def _images(dataset_id: int, kind: str, asked: Mapping[str, Any]) -> Select[Any]:
+def _images(dataset_id: int, kind: str, asked: Mapping[str, Any]) -> Select[*tuple[Any, ...]]:
     """A release covers every image, with masks or without; the other kinds those that have some."""
     columns = select(Image.id, Image.export_id, Image.pixels_sha256)
     if kind == "release":
@@ -153,7 +153,7 @@ def _images(dataset_id: int, kind: str, asked: Mapping[str, Any]) -> Select[Any]
     return columns.where(Image.id.in_(with_masks)).order_by(Image.export_id)
 
 
-def _digest(rows: list[Row[Any]], image_rows: list[Row[Any]]) -> str:
+def _digest(rows: Sequence[Row[*tuple[Any, ...]]], image_rows: Sequence[Row[*tuple[Any, ...]]]) -> str:
     """SHA-256 over images and masks by content: equal on SQLite and Postgres, whatever the row ids."""
     digest = hashlib.sha256()
     for image in image_rows:

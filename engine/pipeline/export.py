@@ -1,0 +1,255 @@
+"""Snapshot -> Export: a COCO RLE dataset on disk, streamed, with a manifest of digests."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from engine.errors import BadInput
+from engine.formats.coco import CocoAnnotation, CocoCategory, CocoImage
+from engine.formats.coco_writer import CocoWriter
+from engine.formats.manifest import file_sha256, write_manifest
+from engine.geometry.rle import Rle
+from engine.store.categories import Category
+from engine.store.datasets import dataset_named, take_export_ids
+from engine.store.events import record_event
+from engine.store.exports import Export
+from engine.store.images import Image
+from engine.store.masks import Mask
+from engine.store.model_versions import ModelVersion
+from engine.store.session import Workspace
+from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
+from engine.store.users import User
+
+FORMATS = ("coco",)
+_ANNOTATIONS = "annotations.json"
+_FETCHED_AT_ONCE = 1000
+# The category of masks that have none, as in the paper: COCO's readers expect one on every annotation.
+_CLASS_FREE = "object"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Where the export lies and what it holds; `digest_sha256` is the snapshot's."""
+
+    folder: Path
+    snapshot: str
+    digest_sha256: str
+    n_images: int
+    n_masks: int
+
+
+def export(
+    workspace: Workspace,
+    dataset: str,
+    snapshot_id: int,
+    folder: Path,
+    *,
+    format: str = "coco",
+    include_images: bool = True,
+) -> ExportReport:
+    """Writes the snapshot to `folder`, which must be new or empty; it appears whole or not at all.
+
+    The same snapshot gives the same bytes every time. Raises BadInput for a format that does not exist yet
+    or a folder that holds something.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"there is no format {format!r} yet; the formats are: {', '.join(FORMATS)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists and is not empty: name a new folder")
+    with workspace.write() as session:
+        dataset_id = dataset_named(session, dataset).id
+        snapshot = session.get_one(Snapshot, snapshot_id)
+        class_free = _class_free_category(session, dataset_id, snapshot_id)
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    draft.mkdir(parents=True)
+    try:
+        n_masks = _write_coco(workspace, dataset_id, snapshot, class_free, draft, include_images)
+        manifest_sha256 = _finish(draft, snapshot, n_masks, include_images)
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    with workspace.write() as session:
+        _log(session, snapshot, format, include_images, manifest_sha256, n_masks)
+    return ExportReport(folder, snapshot.name, snapshot.digest_sha256, snapshot.n_images, n_masks)
+
+
+def _class_free_category(session: Session, dataset_id: int, snapshot_id: int) -> Category | None:
+    """The dataset's category for masks without one, if the snapshot holds such; made once, never offered."""
+    members = select(Mask.id).join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
+    without = members.where(SnapshotMask.snapshot_id == snapshot_id, Mask.category_id.is_(None))
+    if session.scalar(without.limit(1)) is None:
+        return None
+    here = (Category.dataset_id == dataset_id) & (Category.name == _CLASS_FREE)
+    known = session.scalar(select(Category).where(here))
+    if known is not None:
+        return known
+    export_id = take_export_ids(session, dataset_id, "category", 1)[0]
+    category = Category(dataset_id=dataset_id, name=_CLASS_FREE, export_id=export_id)
+    session.add(category)
+    session.flush()
+    return category
+
+
+def _write_coco(
+    workspace: Workspace,
+    dataset_id: int,
+    snapshot: Snapshot,
+    class_free: Category | None,
+    draft: Path,
+    include_images: bool,
+) -> int:
+    with workspace.read() as session:
+        images = list(_snapshot_images(session, snapshot.id))
+        every = select(Category).where(Category.dataset_id == dataset_id).order_by(Category.export_id)
+        categories = list(session.scalars(every))
+    names = _file_names(images)
+    licences = _licences(images)
+    writer = CocoWriter(
+        draft / _ANNOTATIONS,
+        info={"description": "Maskloop export", "snapshot_sha256": snapshot.digest_sha256},
+        images=(_coco_image(image, names[image.id], licences) for image in images),
+        categories=map(_coco_category, categories),
+        licenses=[{"id": number, "name": name, "url": ""} for name, number in licences.items()],
+    )
+    category_ids = {category.id: category.export_id for category in categories}
+    with workspace.read() as session, writer:
+        for row in _snapshot_masks(session, snapshot.id):
+            writer.write(_coco_annotation(row, category_ids, class_free))
+    if include_images:
+        for image in images:
+            path = draft / "images" / names[image.id]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(workspace.blobs.read(image.pixels_sha256))
+    return writer.n_annotations
+
+
+def _snapshot_images(session: Session, snapshot_id: int) -> Iterator[Image]:
+    members = select(Image).join(SnapshotImage, SnapshotImage.image_id == Image.id)
+    yield from session.scalars(
+        members.where(SnapshotImage.snapshot_id == snapshot_id).order_by(Image.export_id)
+    )
+
+
+def _snapshot_masks(session: Session, snapshot_id: int) -> Iterator[tuple[Any, ...]]:
+    """(mask, image export id, author, model version) a thousand at a time, in the order of export ids."""
+    columns = select(Mask, Image.export_id, User.name, ModelVersion.name)
+    joined = (
+        columns.join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
+        .join(Image, Image.id == Mask.image_id)
+        .outerjoin(User, User.id == Mask.author_id)
+        .outerjoin(ModelVersion, ModelVersion.id == Mask.model_version_id)
+    )
+    chosen = joined.where(SnapshotMask.snapshot_id == snapshot_id)
+    ordered = chosen.order_by(Image.export_id, Mask.export_id, Mask.id)
+    rows = session.execute(ordered.execution_options(yield_per=_FETCHED_AT_ONCE))
+    for partition in rows.partitions():
+        yield from (tuple(row) for row in partition)
+        # Written rows are of no further use; kept, a million of them would fill the memory.
+        session.expunge_all()
+
+
+def _file_names(images: list[Image]) -> dict[int, str]:
+    """The name each image came with; with the stored format's ending where that differs, and unique."""
+    taken: set[str] = set()
+    names = {}
+    for image in images:
+        path = Path(image.original_name)
+        wanted = {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg")}[image.media_type]
+        name = path if path.suffix.lower() in wanted else path.with_name(path.name + wanted[0])
+        if name.as_posix() in taken:
+            name = name.with_name(f"{name.stem}-{image.export_id}{name.suffix}")
+        taken.add(name.as_posix())
+        names[image.id] = name.as_posix()
+    return names
+
+
+def _licences(images: list[Image]) -> dict[str, int]:
+    """Licence texts numbered from 1 in the order of their names."""
+    named = sorted({image.licence for image in images if image.licence})
+    return {name: number for number, name in enumerate(named, start=1)}
+
+
+def _coco_image(image: Image, file_name: str, licences: dict[str, int]) -> CocoImage:
+    extra = dict(image.extra or {}) | {"split": image.split}
+    if image.licence:
+        extra["license"] = licences[image.licence]
+    for key, value in (("source", image.source), ("attribution", image.attribution)):
+        if value:
+            extra[key] = value
+    return CocoImage(image.export_id, file_name, image.width, image.height, extra)
+
+
+def _coco_category(category: Category) -> CocoCategory:
+    return CocoCategory(category.export_id, category.name, category.supercategory, dict(category.extra or {}))
+
+
+def _coco_annotation(
+    row: tuple[Any, ...], category_ids: dict[int, int], class_free: Category | None
+) -> CocoAnnotation:
+    """One mask with its provenance beside COCO's own fields; what it was imported with comes back as it was."""
+    mask, image_export_id, author, version = row
+    category_id = category_ids[mask.category_id] if mask.category_id is not None else None
+    if category_id is None and class_free is not None:
+        category_id = class_free.export_id
+    known: dict[str, Any] = {
+        "stage": mask.stage,
+        "predicted_iou": mask.predicted_iou,
+        "stability_score": mask.stability_score,
+        "author": author,
+        "model_version": version,
+        "prompts": mask.prompts or None,
+    }
+    provenance = {key: value for key, value in known.items() if value is not None}
+    return CocoAnnotation(
+        id=mask.export_id,
+        image_id=image_export_id,
+        category_id=category_id,
+        rle=Rle(size=[mask.height, mask.width], counts=mask.counts),
+        area=mask.area,
+        bbox=tuple(mask.bbox_xywh),
+        iscrowd=mask.iscrowd,
+        attributes=dict(mask.attributes or {}),
+        extra=provenance | {"source": mask.source} | dict(mask.extra or {}),
+    )
+
+
+def _finish(draft: Path, snapshot: Snapshot, n_masks: int, include_images: bool) -> str:
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    query = {
+        "snapshot": snapshot.name,
+        "snapshot_sha256": snapshot.digest_sha256,
+        "images_included": include_images,
+        **snapshot.query,
+    }
+    counts = {"images": snapshot.n_images, "masks": n_masks}
+    return file_sha256(write_manifest(draft, files, query, counts))
+
+
+def _log(
+    session: Session,
+    snapshot: Snapshot,
+    format: str,
+    include_images: bool,
+    manifest_sha256: str,
+    n_masks: int,
+) -> None:
+    row = Export(snapshot_id=snapshot.id, format=format, options={"images": include_images}, n_masks=n_masks)
+    row.manifest_sha256 = manifest_sha256
+    session.add(row)
+    session.flush()
+    record_event(
+        session,
+        "export.written",
+        dataset_id=snapshot.dataset_id,
+        subject_id=row.id,
+        format=format,
+        manifest_sha256=manifest_sha256,
+    )

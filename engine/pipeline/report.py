@@ -1,0 +1,272 @@
+"""The state of things, read only: what the page and `maskloop report` show."""
+
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from engine.config import Settings
+from engine.store.annotations import Annotation
+from engine.store.assignments import Assignment
+from engine.store.categories import Category
+from engine.store.datasets import Dataset
+from engine.store.embeddings import Embedding
+from engine.store.evaluations import Evaluation
+from engine.store.events import Event
+from engine.store.images import Image, ImageProgress
+from engine.store.jobs import Job
+from engine.store.masks import Mask, current_masks
+from engine.store.model_versions import ActiveModel, Decision, ModelVersion
+from engine.store.users import User
+
+_FAILED_SHOWN = 10
+
+
+def datasets(session: Session) -> list[dict[str, Any]]:
+    """Every dataset in short, by name."""
+    return [dataset_brief(session, row) for row in session.scalars(select(Dataset).order_by(Dataset.name))]
+
+
+def dataset_brief(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """Name, open stage, and how far it is."""
+    counts = _image_counts(session, dataset)
+    return {
+        "id": dataset.id,
+        "name": dataset.name,
+        "open_stage": dataset.open_stage,
+        "n_images": counts["total"],
+        "n_done": counts["done"],
+        "n_masks": _n_masks(session, dataset.id),
+    }
+
+
+def dataset_view(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """The brief, with categories, guideline and the model that serves new images."""
+    here = Category.dataset_id == dataset.id
+    categories = session.scalars(select(Category).where(here).order_by(Category.export_id))
+    active = session.get(ActiveModel, dataset.id)
+    model = None if active is None else session.get_one(ModelVersion, active.model_version_id)
+    return dataset_brief(session, dataset) | {
+        "categories": [{"id": c.id, "name": c.name, "retired": c.retired_at is not None} for c in categories],
+        "guideline": str(dataset.settings.get("guideline", "")),
+        "model": None if model is None else _model_view(model),
+    }
+
+
+def assignment_view(session: Session, assignment: Assignment) -> dict[str, Any]:
+    """What the page needs to work on the image: size, address, model version, and the masks there are."""
+    image = session.get_one(Image, assignment.image_id)
+    dataset = session.get_one(Dataset, image.dataset_id)
+    counts = _image_counts(session, dataset)
+    pair = (Embedding.image_id == image.id) & (Embedding.model_version_id == assignment.model_version_id)
+    return {
+        "id": assignment.id,
+        "stage": assignment.stage,
+        "state": assignment.state,
+        "lease_until": assignment.lease_until,
+        "image": {
+            "id": image.id,
+            "width": image.width,
+            "height": image.height,
+            "name": image.original_name,
+            "url": f"/api/v1/images/{image.id}/pixels",
+        },
+        "model": _model_view(session.get_one(ModelVersion, assignment.model_version_id)),
+        "embedding_ready": session.scalar(select(Embedding.id).where(pair)) is not None,
+        "masks": image_masks(session, image.id),
+        "order": {"position": counts["done"] + counts["skipped"] + 1, "total": counts["total"]},
+    }
+
+
+def image_masks(session: Session, image_id: int) -> list[dict[str, Any]]:
+    """The current masks of an image, oldest first."""
+    current = select(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
+    rows = session.scalars(current.where(Mask.image_id == image_id).order_by(Mask.id))
+    return [mask_view(session, mask) for mask in rows]
+
+
+def mask_view(session: Session, mask: Mask) -> dict[str, Any]:
+    """One mask with its provenance, as the page shows it."""
+    author = None if mask.author_id is None else session.get_one(User, mask.author_id).name
+    version_id = mask.model_version_id
+    version = None if version_id is None else session.get_one(ModelVersion, version_id).name
+    return {
+        "id": mask.id,
+        "segmentation": {"size": [mask.height, mask.width], "counts": mask.counts},
+        "bbox": mask.bbox_xywh,
+        "area": mask.area,
+        "stage": mask.stage,
+        "source": mask.source,
+        "predicted_iou": mask.predicted_iou,
+        "stability_score": mask.stability_score,
+        "category_id": mask.category_id,
+        "author": author,
+        "model_version": version,
+        "prompts": mask.prompts,
+        "chosen": mask.chosen,
+        "second_opinion": mask.second_opinion,
+        "created_at": mask.created_at,
+    }
+
+
+def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """The progress page: counts, time and clicks per mask, one row per model version, jobs that need a person."""
+    counts = _image_counts(session, dataset)
+    effort = _effort(session, dataset.id)
+    n_masks = _n_masks(session, dataset.id)
+    annotated = session.scalar(
+        select(func.count(current_masks.c.image_id.distinct())).where(
+            current_masks.c.dataset_id == dataset.id
+        )
+    )
+    held_out = _held_out(session, dataset.id)
+    return {
+        "dataset": dataset.name,
+        "stage": dataset.open_stage,
+        "images": counts,
+        "masks": n_masks,
+        "masks_per_image": n_masks / annotated if annotated else None,
+        "active_seconds_per_mask": _median(row["seconds"] for row in effort),
+        "clicks_per_mask": _mean(row["n_clicks"] for row in effort),
+        "by_model_version": _by_version(session, dataset, effort),
+        "jobs": _job_counts(session, dataset.id),
+        "failed_jobs": _failed_jobs(session, dataset.id),
+        "held_out_masks": held_out,
+        "held_out_needed": settings.train.min_holdout_masks,
+        "note": _note(held_out, settings),
+    }
+
+
+def _note(held_out: int, settings: Settings) -> str | None:
+    needed = settings.train.min_holdout_masks
+    if held_out >= needed:
+        return None
+    return (
+        f"Models are retrained and promoted once {needed} masks on held-out images can judge them; "
+        f"there are {held_out} so far."
+    )
+
+
+def _model_view(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "id": version.id,
+        "name": version.name,
+        "weights_sha256": version.weights_sha256,
+        "architecture": version.architecture,
+    }
+
+
+def _image_counts(session: Session, dataset: Dataset) -> dict[str, int]:
+    here = Image.dataset_id == dataset.id
+    total = session.scalar(select(func.count()).select_from(Image).where(here)) or 0
+    stage = dataset.open_stage or "assisted_manual"
+    states = (
+        select(ImageProgress.state, func.count())
+        .join(Image, Image.id == ImageProgress.image_id)
+        .where(here, ImageProgress.stage == stage)
+        .group_by(ImageProgress.state)
+    )
+    by_state = {state: n for state, n in session.execute(states)}
+    open_ones = (
+        select(func.count())
+        .select_from(Assignment)
+        .join(Image, Image.id == Assignment.image_id)
+        .where(here, Assignment.state == "open")
+    )
+    return {
+        "total": total,
+        "done": by_state.get("done", 0),
+        "skipped": by_state.get("skipped", 0),
+        "open": session.scalar(open_ones) or 0,
+    }
+
+
+def _n_masks(session: Session, dataset_id: int) -> int:
+    count = select(func.count()).select_from(current_masks).where(current_masks.c.dataset_id == dataset_id)
+    return session.scalar(count) or 0
+
+
+def _held_out(session: Session, dataset_id: int) -> int:
+    count = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
+    held_out = (Image.dataset_id == dataset_id) & (Image.split == "val") & Mask.touched_by_person
+    return session.scalar(count.join(Image, Image.id == Mask.image_id).where(held_out)) or 0
+
+
+def _effort(session: Session, dataset_id: int) -> list[dict[str, Any]]:
+    """One row per current mask that a person made here: version, image, active seconds, clicks."""
+    rows = (
+        select(Mask.model_version_id, Mask.image_id, Mask.active_seconds, Annotation.n_clicks)
+        .join(current_masks, current_masks.c.mask_id == Mask.id)
+        .join(Annotation, Annotation.id == Mask.annotation_id)
+        .where(Mask.dataset_id == dataset_id, Annotation.act == "accept")
+    )
+    names = ("version_id", "image_id", "seconds", "n_clicks")
+    return [dict(zip(names, row, strict=True)) for row in session.execute(rows)]
+
+
+def _by_version(session: Session, dataset: Dataset, effort: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    here = ModelVersion.dataset_id == dataset.id
+    active = session.get(ActiveModel, dataset.id)
+    active_id = None if active is None else active.model_version_id
+    views = []
+    for version in session.scalars(select(ModelVersion).where(here).order_by(ModelVersion.id)):
+        mine = [row for row in effort if row["version_id"] == version.id]
+        decision = session.scalar(select(Decision).where(Decision.model_version_id == version.id))
+        views.append(
+            {
+                "model_version": version.name,
+                "state": _state(session, version, decision, active_id),
+                "masks": len(mine),
+                "images": len({row["image_id"] for row in mine}),
+                "active_seconds_per_mask": _median(row["seconds"] for row in mine),
+                "clicks_per_mask": _mean(row["n_clicks"] for row in mine),
+                "decided_reason": None if decision is None else decision.reason,
+            }
+            | _figures(session, version.id)
+        )
+    return views
+
+
+def _state(session: Session, version: ModelVersion, decision: Decision | None, active_id: int | None) -> str:
+    if version.id == active_id:
+        return "active"
+    if decision is not None and decision.verdict == "refuse":
+        return "refused"
+    served = (Event.kind == "model.activated") & (Event.subject_id == version.id)
+    if version.snapshot_id is None or session.scalar(select(Event.id).where(served).limit(1)) is not None:
+        return "retired"
+    return "candidate" if decision is None else "warming"
+
+
+def _figures(session: Session, version_id: int) -> dict[str, Any]:
+    """The newest evaluation's figures, or None for each."""
+    newest = select(Evaluation.figures).where(Evaluation.model_version_id == version_id)
+    figures = session.scalar(newest.order_by(Evaluation.id.desc()).limit(1)) or {}
+    miou = figures.get("miou", {})
+    return {"miou_1_click": miou.get("1"), "miou_3_clicks": miou.get("3"), "noc_85": figures.get("noc")}
+
+
+def _job_counts(session: Session, dataset_id: int) -> dict[str, int]:
+    here = Job.dataset_id == dataset_id
+    states = {
+        s: n for s, n in session.execute(select(Job.state, func.count()).where(here).group_by(Job.state))
+    }
+    return {state: states.get(state, 0) for state in ("queued", "running", "failed")}
+
+
+def _failed_jobs(session: Session, dataset_id: int) -> list[dict[str, Any]]:
+    failed = (Job.dataset_id == dataset_id) & (Job.state == "failed")
+    rows = session.scalars(select(Job).where(failed).order_by(Job.id.desc()).limit(_FAILED_SHOWN))
+    return [{"id": job.id, "kind": job.kind, "reason": job.reason, "at": job.ended_at} for job in rows]
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _mean(values: Iterable[int]) -> float | None:
+    known = list(values)
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,177 @@
+"""TrainingSnapshot -> ModelVersion: the frozen masks, a spawned trainer, a candidate with its decoder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from engine.config import Settings
+from engine.errors import NotFound, Unavailable
+from engine.formats.pictures import decode_stored
+from engine.geometry.rle import Rle
+from engine.modeling.card import read_card
+from engine.store.events import record_event
+from engine.store.images import Image
+from engine.store.masks import Mask
+from engine.store.model_versions import ModelVersion
+from engine.store.runner import Cancelled, Work, Write
+from engine.store.session import Workspace
+from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
+from engine.training.dataset import Sample, write_folder
+
+_STEP = re.compile(r"step (\d+)/(\d+) (\d+) s ")
+# glibc gives large blocks back to the kernel and faults them in again; keeping them halves a step's time.
+_KEEP_PAGES = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+
+
+def train(work: Work, *, snapshot_id: int, parent_id: int) -> Write:
+    """Fine-tunes the parent's weights on a training snapshot; the result is a candidate, nothing more.
+
+    The trainer is a process of its own at low priority: it sees files, no database, and resumes from its last
+    checkpoint when the job is run again on this machine. Raises Unavailable with its last words if it fails.
+    """
+    workspace = work.workspace
+    with workspace.read() as session:
+        snapshot, parent = session.get(Snapshot, snapshot_id), session.get(ModelVersion, parent_id)
+        if snapshot is None or parent is None:
+            raise NotFound(f"no snapshot {snapshot_id} or no model version {parent_id}")
+    folder = (
+        workspace.settings.home / "training" / f"{snapshot.digest_sha256[:16]}-{parent.weights_sha256[:16]}"
+    )
+    samples = _materialise(workspace, snapshot_id, folder / "samples")
+    checkpoint = _run_trainer(
+        work, samples, workspace.blobs.local_path(parent.weights_sha256), folder / "run"
+    )
+    row = _candidate(workspace, snapshot, parent, checkpoint.read_bytes(), _export_decoder(checkpoint))
+
+    def write(session: Session) -> dict[str, Any]:
+        return _add(session, row)
+
+    shutil.rmtree(folder)
+    return write
+
+
+def _materialise(workspace: Workspace, snapshot_id: int, folder: Path) -> Path:
+    """The snapshot as a folder of arrays; the file list is written last, so a half-made one is made again."""
+    if not (folder / "samples.jsonl").is_file():
+        write_folder(_samples(workspace, snapshot_id), folder)
+    return folder
+
+
+def _samples(workspace: Workspace, snapshot_id: int) -> Iterator[Sample]:
+    with workspace.read() as session:
+        members = select(Image).join(SnapshotImage, SnapshotImage.image_id == Image.id)
+        images = session.scalars(
+            members.where(SnapshotImage.snapshot_id == snapshot_id).order_by(Image.export_id)
+        ).all()
+    for image in images:
+        with workspace.read() as session:
+            members_of = select(Mask.counts).join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
+            here = (SnapshotMask.snapshot_id == snapshot_id) & (Mask.image_id == image.id)
+            counts = session.scalars(members_of.where(here).order_by(Mask.export_id, Mask.id)).all()
+        pixels = decode_stored(workspace.blobs.read(image.pixels_sha256))
+        masks = [Rle(size=[image.height, image.width], counts=text) for text in counts]
+        yield Sample(pixels, masks, group=image.near_duplicate_group)
+
+
+def _run_trainer(work: Work, samples: Path, start: Path, out: Path) -> Path:
+    """Starts the trainer, passes its progress on, and returns the checkpoint it wrote."""
+    settings = work.workspace.settings
+    process = subprocess.Popen(
+        _command(settings, samples, start, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(_threads())} | _KEEP_PAGES,
+    )
+    os.setpriority(os.PRIO_PROCESS, process.pid, settings.worker.nice)
+    assert process.stdout is not None
+    last_words = ""
+    try:
+        for line in process.stdout:
+            last_words = line.strip() or last_words
+            if step := _STEP.match(line):
+                work.progress({"step": int(step[1]), "steps": int(step[2]), "seconds": int(step[3])})
+            if work.cancelled():
+                raise Cancelled
+    finally:
+        _stop(process)
+    if process.returncode != 0 or not Path(last_words).is_file():
+        raise Unavailable(f"the trainer ended with code {process.returncode}: {last_words[-300:]}")
+    return Path(last_words)
+
+
+def _command(settings: Settings, samples: Path, start: Path, out: Path) -> list[str]:
+    options = {
+        "--recipe": settings.train.recipe,
+        "--samples": samples,
+        "--start": start,
+        "--out": out,
+        "--max-seconds": settings.train.max_seconds,
+    }
+    flat = [str(part) for pair in options.items() for part in pair]
+    return [sys.executable, "-m", "engine.training", *flat]
+
+
+def _threads() -> int:
+    """All cores but one, which stays with the page and its clicks."""
+    return max(1, (os.cpu_count() or 2) - 1)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ends the trainer if it still runs; it resumes from its last saved state, so little is lost."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def _export_decoder(checkpoint: Path) -> bytes:
+    """The prompt decoder as ONNX, checked against torch before it is returned."""
+    from engine.modeling.onnx import export_decoder  # half a minute of imports that no other job needs
+    from engine.modeling.registry import build_sam
+
+    return export_decoder(build_sam(checkpoint=checkpoint))
+
+
+def _candidate(
+    workspace: Workspace, snapshot: Snapshot, parent: ModelVersion, weights: bytes, decoder: bytes
+) -> ModelVersion:
+    config, metadata = read_card(weights)
+    return ModelVersion(
+        dataset_id=snapshot.dataset_id,
+        architecture=config.name,
+        config=config.to_dict(),
+        weights_sha256=workspace.blobs.put(weights),
+        decoder_sha256=workspace.blobs.put(decoder),
+        parent_id=parent.id,
+        snapshot_id=snapshot.id,
+        training=dict(metadata),
+    )
+
+
+def _add(session: Session, row: ModelVersion) -> dict[str, Any]:
+    """Names the candidate by its place in the dataset's line; weights that exist already are no news."""
+    same = (ModelVersion.dataset_id == row.dataset_id) & (ModelVersion.weights_sha256 == row.weights_sha256)
+    known = session.scalar(select(ModelVersion).where(same))
+    if known is not None:
+        return {"model_version": known.id, "name": known.name}
+    in_line = ModelVersion.dataset_id == row.dataset_id
+    number = session.scalar(select(func.count()).select_from(ModelVersion).where(in_line)) or 0
+    row.name = f"v{number + 1}"
+    session.add(row)
+    session.flush()
+    record_event(
+        session, "model.trained", dataset_id=row.dataset_id, subject_id=row.id, snapshot_id=row.snapshot_id
+    )
+    return {"model_version": row.id, "name": row.name}
