@@ -218,7 +218,7 @@ def pebble(easel: Easel, at: Frame) -> None:
     """An irregular blob: stone, splash or dough."""
     finish = _finish(easel)
     number = easel.canvas.begin(f"{finish.title} {easel.rng.choice(('pebble', 'blob'))}")
-    f = shapes.blob(easel.rng, at.p, at.q, float(easel.rng.uniform(0.1, 0.6)))
+    f = shapes.blob(easel.rng, at.p, at.q, float(easel.rng.uniform(0.05, 0.35)))
     easel.solid(number, at, Form(f, float(easel.rng.uniform(0.3, 1))), finish, 0.3)
 
 

@@ -109,11 +109,18 @@ def _compress(image: NDArray[np.uint8], coarseness: float) -> NDArray[np.uint8]:
     mix = np.asarray([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], np.float32)
     k = np.arange(8, dtype=np.float32)
     luma = np.float32(coarseness) * (1 + np.float32(0.35) * (k[:, None] + k[None, :]))
-    steps = np.stack([luma, 2 * luma, 2 * luma])
-    rows, columns = padded.shape[0] // 8, padded.shape[1] // 8
-    blocks = (padded @ mix.T).reshape(rows, 8, columns, 8, 3).transpose(0, 2, 4, 1, 3)
-    basis = _cosines()
-    rounded = np.rint((basis @ blocks @ basis.T) / steps) * steps
-    plain = (basis.T @ rounded @ basis).transpose(0, 3, 1, 4, 2).reshape(padded.shape)
-    rgb = plain @ np.linalg.inv(mix).T.astype(np.float32)
-    return clamp(np.rint(rgb[:h, :w]), 0, 255).astype(np.uint8)
+    planes = np.ascontiguousarray((padded @ mix.T).transpose(2, 0, 1))
+    for plane, steps in zip(planes, (luma, 2 * luma, 2 * luma), strict=True):
+        spectrum = _transform(plane, _cosines())
+        blocks = spectrum.reshape(plane.shape[0] // 8, 8, plane.shape[1] // 8, 8)
+        step = steps[None, :, None, :]
+        plane[:] = _transform((np.rint(blocks / step) * step).reshape(plane.shape), _cosines().T)
+    rgb = planes[:, :h, :w].transpose(1, 2, 0) @ np.linalg.inv(mix).T.astype(np.float32)
+    return clamp(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+def _transform(plane: Plane, basis: Plane) -> Plane:
+    """Apply an 8 x 8 basis to the rows and columns of every block of an (H, W) plane; H, W multiples of 8."""
+    h, w = plane.shape
+    along: Plane = plane.reshape(h * w // 8, 8) @ basis.T
+    return (basis @ along.reshape(h // 8, 8, w)).reshape(h, w)

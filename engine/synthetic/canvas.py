@@ -174,7 +174,8 @@ class Canvas:
 
     def _blend(self, window: Window, coverage: Plane, rgb: Plane) -> None:
         under = self.rgb[window.cut]
-        under += coverage[..., None] * (rgb - under)
+        for channel in range(3):
+            under[..., channel] += coverage * (rgb[..., channel] - under[..., channel])
 
     def _bits_of(self, handle: int, window: Window) -> Bits:
         part = self._parts[handle]

@@ -42,7 +42,7 @@ def tree(easel: Easel, at: Frame) -> None:
     )
     wide = np.float32(rng.uniform(0.45, 0.85))
     crown = shapes.blob(
-        rng, (at.p - np.float32(lean)) / wide, (at.q + np.float32(0.3)) / np.float32(0.68), 0.25
+        rng, (at.p - np.float32(lean)) / wide, (at.q + np.float32(0.3)) / np.float32(0.68), 0.14, 8
     )
     leaves = _named(easel, str(rng.choice(("green", "olive", "teal", "orange"))), "tufted")
     form = Form(_ragged(easel, at, crown, rng.uniform(0.03, 0.12)) * np.float32(0.6), 0.5)
@@ -62,7 +62,7 @@ def rock(easel: Easel, at: Frame) -> None:
     """A boulder with a rough face."""
     stone = _named(easel, str(easel.rng.choice(("grey", "charcoal", "tan", "brown"))), "rough")
     number = easel.canvas.begin(f"{stone.colour} rock")
-    f = shapes.blob(easel.rng, at.p, at.q * np.float32(1.25), 0.35, 6)
+    f = shapes.blob(easel.rng, at.p, at.q * np.float32(1.25), 0.14, 7)
     form = Form(f, float(easel.rng.uniform(0.2, 0.8)))
     easel.solid(number, at, form, replace(stone, roughness_px=float(easel.rng.uniform(0.5, 2))), 0.3)
 

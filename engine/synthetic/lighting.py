@@ -53,9 +53,11 @@ def shade(albedo: Plane, height_px: Plane, light: Light, gloss: float) -> Plane:
     facing = (lz - lx * dx - ly * dy) * upright
     sky = np.float32(0.55) + np.float32(0.45) * upright
     lit = np.maximum(facing, 0)
-    rgb = albedo * (lit[..., None] * light.key + sky[..., None] * light.sky)
-    if gloss > 0.05:
-        rgb += _highlight(upright, dx, dy, light, gloss)[..., None]
+    shine = _highlight(upright, dx, dy, light, gloss) if gloss > 0.05 else np.float32(0)
+    rgb = np.empty_like(albedo)
+    for channel in range(3):
+        glow = lit * light.key[channel] + sky * light.sky[channel]
+        rgb[..., channel] = albedo[..., channel] * glow + shine
     return rgb
 
 

@@ -148,11 +148,13 @@ def _lay_out(
     """Give pixels to bodies of one median size; `crowd` above 1 packs them until they fill the picture."""
     h, w = canvas.hw
     side = (h * w) ** 0.5
-    median_px = float(max(side * np.exp(rng.uniform(np.log(0.011), np.log(0.085))), 3.0))
-    fill = crowd * rng.uniform(0.08, 0.75)
+    # A packed sheet must not run out of bodies before it runs out of room.
+    smallest = 0.03 if crowd > 1 else 0.011
+    median_px = float(max(side * np.exp(rng.uniform(np.log(smallest), np.log(0.085))), 3.0))
+    fill = crowd * rng.uniform(0.08 if crowd == 1 else 0.5, 0.75)
     n_bodies = int(np.clip(fill * h * w / (np.pi * median_px**2), 4, MAX_BODIES))
     radii = median_px * np.exp(rng.normal(0, rng.uniform(0.05, 0.35), n_bodies))
-    centres = _centres(rng, canvas.hw, radii, 0.7 if crowd > 1 else float(rng.uniform(0.55, 1.0)))
+    centres = _centres(rng, canvas.hw, radii, 0.6 if crowd > 1 else float(rng.uniform(0.55, 1.0)))
     nearest = np.full(canvas.hw, np.inf, np.float32)
     core = np.zeros(canvas.hw, np.bool_)
     unevenness = rng.uniform(*wobble)

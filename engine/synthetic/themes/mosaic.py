@@ -102,7 +102,7 @@ def patches(rng: Generator, hw: tuple[int, int]) -> Labels:
 
 
 def colour_regions(easel: Easel, labels: Labels, palette: Palette) -> None:
-    """Paint every connected region worth naming as an object; specks keep their neighbour's colour unnamed."""
+    """Paint every connected region worth naming as an object; specks stay unnamed."""
     rng = easel.rng
     shy = rng.random() < 0.5
     first = draw_finish(rng, palette, STUFF)
