@@ -135,3 +135,14 @@ def test_a_seed_repeats_the_weights_and_leaves_the_global_generator_alone(small_
     assert torch.equal(torch.rand(3), expected)
     assert equal_states(first.state_dict(), second.state_dict())
     assert not equal_states(first.state_dict(), build_sam(small_config, seed=2).state_dict())
+
+
+def test_a_blob_without_suffix_is_known_by_its_content(tmp_path: Path, small_sam: Sam) -> None:
+    for suffix in (".safetensors", ".pth"):
+        path = tmp_path / f"m{suffix}"
+        if suffix == ".pth":
+            torch.save(small_sam.state_dict(), path)
+        else:
+            save_checkpoint(path, small_sam.state_dict(), small_sam.config)
+        blob = path.rename(tmp_path / ("0" * 64))
+        assert equal_states(read_state(blob), small_sam.state_dict())
