@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 
 from engine.config import Settings, configs_folder, load_settings
 from engine.store.session import Workspace, open_workspace, upgrade
+from engine.store.tables import metadata
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POSTGRES = "postgresql://postgres@127.0.0.1:5432"
@@ -63,25 +65,45 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return settings.home / "maskloop.db"
 
 
-@pytest.fixture(scope="session")
-def postgres_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a migrated, empty database that CREATE DATABASE copies."""
+@contextmanager
+def a_postgres_database() -> Iterator[str]:
+    """The URL of a new, empty Postgres database, dropped afterwards."""
     name = f"maskloop_test_{os.getpid()}_{secrets.token_hex(4)}"
     on_postgres(f"CREATE DATABASE {name}")
+    # No test pulls the plug on the server, so none has to wait for its disk.
+    on_postgres(f"ALTER DATABASE {name} SET synchronous_commit = off")
     try:
-        upgrade(a_home(tmp_path_factory.mktemp("template") / "home", f"{POSTGRES}/{name}"))
-        yield name
+        yield f"{POSTGRES}/{name}"
     finally:
         on_postgres(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 def empty_postgres() -> Iterator[str]:
-    """The URL of a new Postgres database without tables, dropped afterwards."""
-    name = f"maskloop_test_{os.getpid()}_{secrets.token_hex(4)}"
-    on_postgres(f"CREATE DATABASE {name}")
-    yield f"{POSTGRES}/{name}"
-    on_postgres(f"DROP DATABASE {name} WITH (FORCE)")
+    """A database of the test's own, without tables."""
+    with a_postgres_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """This process's database with its tables: making and dropping one per test would take a second each."""
+    with a_postgres_database() as url:
+        upgrade(a_home(tmp_path_factory.mktemp("template") / "home", url))
+        yield url
+
+
+def empty(url: str) -> None:
+    """Removes every row, whatever the triggers say, after ending whoever is still connected."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        others = "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity {others}".encode())
+        with connection.transaction():
+            connection.execute("SET LOCAL session_replication_role = replica")
+            for table in metadata.tables:
+                connection.execute(f"DELETE FROM {table}".encode())
+            for (sequence,) in connection.execute("SELECT sequencename FROM pg_sequences").fetchall():
+                connection.execute(f"ALTER SEQUENCE {sequence} RESTART".encode())
 
 
 @pytest.fixture
@@ -94,14 +116,12 @@ def sqlite_workspace(settings: Settings, sqlite_template: Path) -> Iterator[Work
 
 
 @pytest.fixture
-def postgres_workspace(tmp_path: Path, postgres_template: str) -> Iterator[Workspace]:
-    """An open, migrated workspace on its own Postgres database, dropped afterwards."""
-    name = f"{postgres_template}_{secrets.token_hex(4)}"
-    on_postgres(f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
-    workspace = open_workspace(a_home(tmp_path / "home", f"{POSTGRES}/{name}"))
+def postgres_workspace(tmp_path: Path, migrated_postgres: str) -> Iterator[Workspace]:
+    """An open, migrated workspace on Postgres, without a row."""
+    empty(migrated_postgres)
+    workspace = open_workspace(a_home(tmp_path / "home", migrated_postgres))
     yield workspace
     workspace.close()
-    on_postgres(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -44,8 +44,8 @@ class Workspace:
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end, rolled back on any exception.
 
-        SQLite takes its single write lock at the start (BEGIN IMMEDIATE), so what was read inside still holds
-        at the commit. Raises Unavailable when the database is away or too busy.
+        SQLite takes its write lock before the first statement (BEGIN IMMEDIATE), so what was read inside holds
+        until the commit; on Postgres lock what you read. Unavailable: the database is away or too busy.
         """
         with _sentences(), self.sessions(bind=_writing(self.engine)) as session:
             with session.begin():
