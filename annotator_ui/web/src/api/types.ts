@@ -1,0 +1,174 @@
+/** The JSON of /api/v1, as the page reads and writes it. Boxes are [x, y, w, h] in pixels. */
+
+export interface Rle {
+  size: [h: number, w: number];
+  counts: string;
+}
+
+export interface PointPrompt {
+  kind: "point";
+  x: number;
+  y: number;
+  label: 0 | 1;
+  at_ms?: number;
+}
+
+export interface BoxPrompt {
+  kind: "box";
+  x0: number;
+  y0: number;
+  x1: number;
+  y1: number;
+  at_ms?: number;
+}
+
+export type Prompt = PointPrompt | BoxPrompt;
+
+export interface User {
+  id: number;
+  name: string;
+  role: "annotator" | "reviewer" | "researcher" | "admin";
+}
+
+export interface SignedIn {
+  user: User;
+  csrf_token: string;
+  /** Where a one-time link leads, when the server knows. */
+  dataset?: string | null;
+}
+
+export interface Dataset {
+  id: number;
+  name: string;
+  open_stage: string | null;
+  n_images: number;
+  n_done: number;
+  n_masks: number;
+}
+
+export interface Category {
+  id: number;
+  name: string;
+  retired: boolean;
+}
+
+export interface ModelCard {
+  id: number;
+  name: string;
+  weights_sha256: string;
+}
+
+export interface DatasetDetail extends Dataset {
+  categories: Category[];
+  guideline: string;
+  model: ModelCard | null;
+}
+
+export interface Mask {
+  id: number;
+  segmentation: Rle;
+  bbox: [number, number, number, number];
+  area: number;
+  stage: string;
+  source: "model" | "human" | "imported";
+  predicted_iou: number | null;
+  stability_score: number | null;
+  category_id: number | null;
+  author: string | null;
+  model_version: string | null;
+  prompts: Prompt[];
+  chosen: number[];
+  created_at: string;
+  second_opinion?: boolean;
+}
+
+export interface ImageInfo {
+  id: number;
+  width: number;
+  height: number;
+  name: string;
+  url: string;
+}
+
+export interface Assignment {
+  id: number;
+  stage: string;
+  state: string;
+  lease_until: string;
+  image: ImageInfo;
+  model: ModelCard;
+  embedding_ready: boolean;
+  masks: Mask[];
+  order: { position: number; total: number };
+}
+
+export interface NextAssignment {
+  assignment: Assignment | null;
+  reason: string | null;
+  retry_after_s?: number;
+}
+
+export interface Candidate {
+  segmentation: Rle;
+  predicted_iou: number;
+  stability_score: number;
+  area: number;
+  bbox: [number, number, number, number];
+}
+
+export interface Prediction {
+  candidates: Candidate[];
+  best: number;
+  model_version_id: number;
+  latency_ms: number;
+}
+
+export interface AcceptBody {
+  client_id: string;
+  prompts: Prompt[];
+  chosen: number[];
+  segmentation: Rle;
+  model_version_id: number;
+  predicted_iou: number;
+  stability_score: number;
+  category_id: number | null;
+  active_ms: number;
+  n_undos: number;
+  supersedes_id: number | null;
+}
+
+export interface VersionRow {
+  model_version: string;
+  state: "active" | "candidate" | "refused" | "retired" | "warming";
+  masks: number;
+  images: number;
+  active_seconds_per_mask: number | null;
+  clicks_per_mask: number | null;
+  miou_1_click: number | null;
+  miou_3_clicks: number | null;
+  noc_85: number | null;
+  decided_reason: string | null;
+}
+
+export interface FailedJob {
+  id: number;
+  kind: string;
+  reason: string;
+  at: string;
+}
+
+export interface Progress {
+  dataset: string;
+  stage: string | null;
+  images: { total: number; done: number; skipped: number; open: number };
+  masks: number;
+  masks_per_image: number | null;
+  active_seconds_per_mask: number | null;
+  clicks_per_mask: number | null;
+  by_model_version: VersionRow[];
+  jobs: { queued: number; running: number; failed: number };
+  failed_jobs: FailedJob[];
+  held_out_masks: number;
+  held_out_needed: number;
+  note: string | null;
+}

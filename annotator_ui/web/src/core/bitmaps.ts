@@ -1,0 +1,36 @@
+import type { Rle } from "../api/types";
+import { type Bitmap, bitmapOf, outlineOf } from "./mask";
+
+/** Decoded masks, kept as long as their RLE lives. A mask that cannot be decoded counts as empty. */
+const bitmaps = new WeakMap<Rle, Bitmap>();
+const outlines = new WeakMap<Rle, Float32Array>();
+
+const EMPTY: Bitmap = { x: 0, y: 0, w: 0, h: 0, pixels: new Uint8Array(0) };
+
+export function bitmapFor(rle: Rle): Bitmap {
+  let bitmap = bitmaps.get(rle);
+  if (!bitmap) {
+    bitmap = decodeOrEmpty(rle);
+    bitmaps.set(rle, bitmap);
+  }
+  return bitmap;
+}
+
+export function outlineFor(rle: Rle): Float32Array {
+  let outline = outlines.get(rle);
+  if (!outline) {
+    outline = outlineOf(bitmapFor(rle));
+    outlines.set(rle, outline);
+  }
+  return outline;
+}
+
+function decodeOrEmpty(rle: Rle): Bitmap {
+  try {
+    return bitmapOf(rle);
+  } catch (error) {
+    // One damaged mask must not take the whole picture down; the console names it for whoever looks into it.
+    console.error("A mask could not be decoded:", error);
+    return EMPTY;
+  }
+}

@@ -1,0 +1,62 @@
+import type { ApiClient } from "../api/client";
+import type { Assignment, Mask } from "../api/types";
+import type { Act } from "./commands";
+import { newUuid, serverLocalId } from "./masks";
+import type { Posting } from "./outbox";
+import type { LabelStore } from "./store";
+import type { Toasts } from "./toasts";
+
+/** Turns acts into requests, and remembers which server id each mask of the page has at the moment. */
+export class Poster {
+  private readonly maskIds = new Map<string, number>();
+
+  constructor(
+    private readonly api: ApiClient,
+    private readonly store: LabelStore,
+    private readonly toasts: Toasts,
+  ) {}
+
+  begin(assignment: Assignment): void {
+    this.maskIds.clear();
+    for (const mask of assignment.masks) this.maskIds.set(serverLocalId(mask.id), mask.id);
+  }
+
+  /** The act under a name of its own, kept through every repetition. */
+  postingOf(assignmentId: number, act: Act): Posting {
+    const clientId = act.kind === "accept" && act.mask.body ? act.mask.body.client_id : newUuid();
+    return { assignmentId, clientId, act };
+  }
+
+  async send({ assignmentId, clientId, act }: Posting): Promise<void> {
+    const maskId = this.maskIds.get(act.mask.localId);
+    if (act.kind === "delete") {
+      // A mask that never reached the server has nothing to be deleted there.
+      if (maskId !== undefined) await this.api.deleteMask(assignmentId, clientId, maskId);
+      this.forgive(act.mask.localId);
+    } else if (act.kind === "restore" && maskId !== undefined) {
+      this.keep(act, await this.api.restoreMask(assignmentId, clientId, maskId));
+    } else if (act.mask.body) {
+      this.keep(act, await this.api.acceptMask(assignmentId, act.mask.body));
+    }
+  }
+
+  refused({ act }: Posting, error: Error): void {
+    if (act.kind === "delete") { this.toasts.error(`The mask was not deleted: ${error.message}`); return; }
+    const refusals = new Map(this.store.getState().refusals).set(act.mask.localId, error.message);
+    this.store.setState({ refusals });
+    this.toasts.error(`A mask is not saved: ${error.message}`);
+  }
+
+  private keep(act: Act, mask: Mask): void {
+    this.maskIds.set(act.mask.localId, mask.id);
+    this.forgive(act.mask.localId);
+    if (mask.second_opinion) {
+      this.toasts.info("Someone else has taken this image meanwhile; your mask is kept as a second opinion.");
+    }
+  }
+
+  private forgive(localId: string): void {
+    const refusals = new Map(this.store.getState().refusals);
+    if (refusals.delete(localId)) this.store.setState({ refusals });
+  }
+}

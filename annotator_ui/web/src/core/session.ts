@@ -1,0 +1,393 @@
+/**
+ * One person labelling one dataset: the only place where the store, the predictor, the outbox and the clock meet.
+ * Every public method is something a person does (see actions.ts for the keys); none of them throws.
+ */
+import { type ApiClient, ApiError, NetworkError, isAbort } from "../api/client";
+import type { Assignment, Prompt } from "../api/types";
+import { bitmapFor } from "./bitmaps";
+import { ActiveClock } from "./clock";
+import { type Act, type Command, type LocalMask, type Outcome, apply, revert } from "./commands";
+import { chosenOf, hasBox, isSettled, nextShown } from "./draft";
+import { type ImagePoint, type Rect, isInside, toPixelCentres } from "./geometry";
+import { record, stepBack, stepForward } from "./history";
+import { covers } from "./mask";
+import { localMaskOf, newLocalMask } from "./masks";
+import { Outbox } from "./outbox";
+import { Poster } from "./poster";
+import { Predictor } from "./predictor";
+import { FRESH_WORK, type LabelStore, type Tool, createLabelStore } from "./store";
+import { Toasts } from "./toasts";
+
+/** What actions ask of the canvas; the session itself knows nothing of its size. */
+export interface Viewport {
+  fit(): void;
+  zoomToObject(): void;
+  zoomBy(factor: number): void;
+}
+
+const RENEW_EVERY_MS = 4 * 60_000;
+const ASK_AGAIN_MS = 2000;
+
+export class LabelSession {
+  readonly store: LabelStore = createLabelStore();
+  readonly clock = new ActiveClock();
+  readonly toasts = new Toasts(this.store);
+  private readonly predictor: Predictor;
+  private readonly outbox: Outbox;
+  private readonly poster: Poster;
+  private life = new AbortController();
+  private viewport: Viewport | null = null;
+  private readonly timers = new Set<ReturnType<typeof setTimeout>>();
+
+  constructor(
+    private readonly api: ApiClient,
+    readonly datasetName: string,
+  ) {
+    this.predictor = new Predictor((prompts, chosen, signal) => this.ask(prompts, chosen, signal), {
+      draft: () => this.store.getState().draft,
+      answered: (roundTripMs) => this.onAnswer(roundTripMs),
+      failed: (error) => this.onPredictionFailure(error),
+      waiting: (isPredicting) => this.store.setState({ isPredicting }),
+    });
+    this.poster = new Poster(api, this.store, this.toasts);
+    this.outbox = new Outbox({
+      send: (posting) => this.poster.send(posting),
+      changed: (outbox) => this.store.setState({ outbox }),
+      refused: (posting, error) => this.poster.refused(posting, error),
+      signedOut: () => this.store.setState({ isSignedOut: true }),
+    });
+  }
+
+  /** Begin: load the dataset's settings and the first image, keep the lease and listen for what ends a session. */
+  start(): void {
+    this.life = new AbortController();
+    const signal = this.life.signal;
+    window.addEventListener("online", () => this.outbox.kick(), { signal });
+    window.addEventListener("beforeunload", (event) => this.warnIfUnsaved(event), { signal });
+    document.addEventListener("visibilitychange", () => this.onVisibility(), { signal });
+    const renewal = setInterval(() => void this.renew(), RENEW_EVERY_MS);
+    signal.addEventListener("abort", () => clearInterval(renewal));
+    void this.loadDataset();
+    void this.next();
+  }
+
+  stop(): void {
+    this.life.abort();
+    this.predictor.reset();
+    this.timers.forEach(clearTimeout);
+    this.toasts.stop();
+  }
+
+  // --- prompts ------------------------------------------------------------------------------------------
+
+  addPoint(at: ImagePoint, label: 0 | 1): void {
+    const { assignment } = this.store.getState();
+    if (!assignment || !isInside(at, assignment.image)) return;
+    const { x, y } = toPixelCentres(at, assignment.image);
+    this.addPrompt({ kind: "point", x, y, label, at_ms: this.clock.readMs() });
+  }
+
+  addBox(rect: Rect): void {
+    const { assignment, draft } = this.store.getState();
+    if (!assignment) return;
+    if (hasBox(draft)) { this.toasts.info("A mask takes one box. Add points, or clear it with Esc."); return; }
+    const from = toPixelCentres({ x: rect.x, y: rect.y }, assignment.image);
+    const to = toPixelCentres({ x: rect.x + rect.w, y: rect.y + rect.h }, assignment.image);
+    if (to.x <= from.x || to.y <= from.y) return;
+    this.addPrompt({ kind: "box", x0: from.x, y0: from.y, x1: to.x, y1: to.y, at_ms: this.clock.readMs() });
+  }
+
+  private addPrompt(prompt: Prompt): void {
+    if (this.store.getState().isSubmitting) return;
+    this.store.setState({ selectedId: null });
+    this.perform({ kind: "prompt", prompt });
+  }
+
+  /** Take the next of the candidates, or the one at `index`. */
+  cycle(index?: number): void {
+    const { draft, shown } = this.store.getState();
+    if (!isSettled(draft, shown)) return;
+    const n = shown.prediction.candidates.length;
+    const to = index ?? (shown.choice + 1) % n;
+    if (to === shown.choice || to >= n) return;
+    this.perform({ kind: "cycle", from: draft.picks.at(-1) ?? null, to });
+  }
+
+  clear(): void {
+    const { draft } = this.store.getState();
+    if (draft.prompts.length > 0) this.perform({ kind: "clear", draft });
+  }
+
+  // --- masks --------------------------------------------------------------------------------------------
+
+  accept(): void {
+    const { draft, shown, assignment, categoryId, masks } = this.store.getState();
+    if (!assignment || draft.prompts.length === 0) return;
+    const chosen = chosenOf(draft, this.predictor.known, draft.prompts.length);
+    if (!isSettled(draft, shown) || !chosen) { this.toasts.info("The mask is still on its way."); return; }
+    if (shown.candidate.area === 0) { this.toasts.info("This mask is empty. Add a click, or clear it with Esc."); return; }
+    const finished = { ...draft, activeMs: this.clock.readMs() };
+    const mask = newLocalMask(finished, shown, chosen, categoryId, masks.length);
+    this.perform({ kind: "accept", mask, draft: finished });
+    this.clock.restart();
+  }
+
+  deleteSelected(): void {
+    const { masks, selectedId } = this.store.getState();
+    const index = masks.findIndex((mask) => mask.localId === selectedId);
+    const mask = masks[index];
+    if (mask) this.perform({ kind: "delete", mask, index });
+  }
+
+  select(localId: string | null): void {
+    this.store.setState({ selectedId: localId });
+  }
+
+  /** Select the smallest mask under `at`; with none there, nothing is selected. */
+  selectAt(at: ImagePoint): void {
+    const hits = this.store.getState().masks.filter((mask) => covers(bitmapFor(mask.segmentation), at.x, at.y));
+    this.select(hits.sort((a, b) => a.area - b.area)[0]?.localId ?? null);
+  }
+
+  /** Step through the accepted masks in the order of the list. */
+  selectNeighbour(step: 1 | -1): void {
+    const { masks, selectedId } = this.store.getState();
+    if (masks.length === 0) return;
+    const index = masks.findIndex((mask) => mask.localId === selectedId);
+    const from = index < 0 ? (step > 0 ? -1 : 0) : index;
+    this.select(masks[(from + step + masks.length) % masks.length]?.localId ?? null);
+  }
+
+  /** Post a refused mask once more, as a new act. */
+  saveAgain(mask: LocalMask): void {
+    const refusals = new Map(this.store.getState().refusals);
+    refusals.delete(mask.localId);
+    this.store.setState({ refusals });
+    this.post({ kind: "accept", mask });
+  }
+
+  undo(): void {
+    this.travel(stepBack(this.store.getState().history), (command) => revert(this.work(), command));
+  }
+
+  redo(): void {
+    this.travel(stepForward(this.store.getState().history), (command) => apply(this.work(), command, true));
+  }
+
+  // --- the image ----------------------------------------------------------------------------------------
+
+  async submit(): Promise<void> {
+    const { assignment, draft, isSubmitting, phase } = this.store.getState();
+    if (!assignment || isSubmitting || phase !== "ready") return;
+    if (draft.prompts.length > 0) {
+      this.toasts.info("A mask is still open: N accepts it, Esc clears it. Then submit."); return;
+    }
+    this.store.setState({ isSubmitting: true });
+    try {
+      await this.outbox.flushed();
+      if (this.store.getState().refusals.size > 0) {
+        this.toasts.error("Some masks are not saved. Save them again or delete them, then submit."); return;
+      }
+      await this.api.submit(assignment.id);
+      await this.next();
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.store.setState({ isSubmitting: false });
+    }
+  }
+
+  async skip(reason: string): Promise<void> {
+    const { assignment } = this.store.getState();
+    if (!assignment) return;
+    this.store.setState({ isSkipOpen: false });
+    try {
+      await this.outbox.flushed();
+      await this.api.skip(assignment.id, reason);
+      await this.next();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Ask for the next image (or the one whose lease is still held) and show it. */
+  async next(): Promise<void> {
+    this.predictor.reset();
+    this.store.setState({ phase: "loading", reason: null });
+    try {
+      const answer = await this.api.nextAssignment(this.datasetName);
+      if (answer.assignment) { await this.open(answer.assignment); return; }
+      this.store.setState({ ...FRESH_WORK, phase: "empty", reason: answer.reason, assignment: null, image: null });
+      if (answer.retry_after_s !== undefined) this.after(answer.retry_after_s * 1000, () => void this.next());
+    } catch (error) {
+      this.store.setState({ phase: "failed", reason: error instanceof Error ? error.message : String(error) });
+      this.fail(error);
+    }
+  }
+
+  private async open(assignment: Assignment): Promise<void> {
+    const blob = await this.api.pixels(assignment.image.url, this.life.signal);
+    const image = await createImageBitmap(blob);
+    if (this.life.signal.aborted) return;
+    this.poster.begin(assignment);
+    this.store.getState().image?.close();
+    const masks = assignment.masks.map(localMaskOf);
+    this.store.setState({ ...FRESH_WORK, phase: "ready", assignment, image, masks });
+    this.clock.restart();
+  }
+
+  // --- how it looks -------------------------------------------------------------------------------------
+
+  setTool(tool: Tool): void {
+    this.store.setState({ tool });
+  }
+
+  setCategory(categoryId: number | null): void {
+    this.store.setState({ categoryId });
+  }
+
+  attach(viewport: Viewport | null): void {
+    this.viewport = viewport;
+  }
+
+  look(how: (viewport: Viewport) => void): void {
+    if (this.viewport) how(this.viewport);
+  }
+
+  /** Choose the `n`-th live category (from 0); choosing it again takes it off. */
+  chooseCategory(n: number): void {
+    const { dataset, categoryId } = this.store.getState();
+    const category = dataset?.categories.filter((one) => !one.retired)[n];
+    if (category) this.setCategory(category.id === categoryId ? null : category.id);
+  }
+
+  toggleMasks(): void {
+    this.store.setState((state) => ({ areMasksHidden: !state.areMasksHidden }));
+  }
+
+  setOpacity(opacity: number): void {
+    this.store.setState({ opacity: Math.min(Math.max(opacity, 0), 1) });
+  }
+
+  toggleHelp(isHelpOpen = !this.store.getState().isHelpOpen): void {
+    this.store.setState({ isHelpOpen });
+  }
+
+  toggleSkip(isSkipOpen = !this.store.getState().isSkipOpen): void {
+    this.store.setState({ isSkipOpen });
+  }
+
+  /** Signed in again: what waited goes out, and what could not be loaded is asked for. */
+  signedInAgain(): void {
+    this.store.setState({ isSignedOut: false });
+    this.outbox.kick();
+    this.predictor.refresh();
+    if (this.store.getState().phase === "failed") void this.next();
+    if (!this.store.getState().dataset) void this.loadDataset();
+  }
+
+  retrySaving(): void {
+    this.outbox.kick();
+  }
+
+  // --- inside -------------------------------------------------------------------------------------------
+
+  private work(): Pick<ReturnType<LabelStore["getState"]>, "draft" | "masks"> {
+    const { draft, masks } = this.store.getState();
+    return { draft, masks };
+  }
+
+  private perform(command: Command): void {
+    const history = record(this.store.getState().history, command);
+    this.settle(apply(this.work(), command, false), history);
+  }
+
+  private travel(
+    step: { command: Command; history: ReturnType<typeof record<Command>> } | null,
+    outcomeOf: (command: Command) => Outcome,
+  ): void {
+    if (!step || this.store.getState().isSubmitting) return;
+    const outcome = outcomeOf(step.command);
+    this.settle(outcome, step.history);
+    if (step.command.kind === "accept") this.clock.restart(outcome.work.draft.activeMs);
+  }
+
+  private settle(outcome: Outcome, history: ReturnType<typeof record<Command>>): void {
+    const { selectedId } = this.store.getState();
+    const isSelectedGone = !outcome.work.masks.some((mask) => mask.localId === selectedId);
+    this.store.setState({ ...outcome.work, history, ...(isSelectedGone ? { selectedId: null } : {}) });
+    this.updateShown();
+    this.predictor.refresh();
+    if (outcome.act) this.post(outcome.act);
+  }
+
+  private post(act: Act): void {
+    const { assignment } = this.store.getState();
+    if (assignment) this.outbox.push(this.poster.postingOf(assignment.id, act));
+  }
+
+  private updateShown(): void {
+    const { draft, shown } = this.store.getState();
+    this.store.setState({ shown: nextShown(draft, this.predictor.known, shown) });
+  }
+
+  private ask(prompts: Prompt[], chosen: number[], signal: AbortSignal): ReturnType<ApiClient["predict"]> {
+    const { assignment } = this.store.getState();
+    if (!assignment) return Promise.reject(new Error("No image is open."));
+    return this.api.predict(assignment.id, prompts, chosen, signal);
+  }
+
+  private onAnswer(roundTripMs: number): void {
+    this.store.setState({ latencyMs: Math.round(roundTripMs) });
+    this.updateShown();
+  }
+
+  private onPredictionFailure(error: unknown): void {
+    this.fail(error);
+    const mayHelp = error instanceof NetworkError || (error instanceof ApiError && error.isTransient);
+    if (mayHelp) this.after(ASK_AGAIN_MS, () => this.predictor.refresh());
+  }
+
+  private async loadDataset(): Promise<void> {
+    try {
+      this.store.setState({ dataset: await this.api.dataset(this.datasetName) });
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  private async renew(): Promise<void> {
+    const { assignment } = this.store.getState();
+    // Somebody who left for coffee gives the image back by letting the lease run out.
+    if (!assignment || this.clock.idleMs() > RENEW_EVERY_MS) return;
+    try {
+      await this.api.renew(assignment.id);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  private onVisibility(): void {
+    if (document.hidden) this.clock.hide();
+    else this.clock.show();
+  }
+
+  private warnIfUnsaved(event: BeforeUnloadEvent): void {
+    const { outbox, refusals } = this.store.getState();
+    if (outbox.nPending > 0 || refusals.size > 0) event.preventDefault();
+  }
+
+  private fail(error: unknown): void {
+    if (isAbort(error) || this.life.signal.aborted) return;
+    if (error instanceof ApiError && error.status === 401) { this.store.setState({ isSignedOut: true }); return; }
+    this.toasts.error(error instanceof Error ? error.message : String(error));
+  }
+
+  private after(ms: number, then: () => void): void {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer);
+      then();
+    }, ms);
+    this.timers.add(timer);
+  }
+}

@@ -1,0 +1,72 @@
+import { type ReactElement, useEffect, useRef } from "react";
+
+import { Input } from "../core/input";
+import { Stage } from "../core/render/stage";
+import { useLabel } from "./label_context";
+import { Link } from "./router";
+
+export function CanvasPane(): ReactElement {
+  const image = useRef<HTMLCanvasElement>(null);
+  const masks = useRef<HTMLCanvasElement>(null);
+  const live = useRef<HTMLCanvasElement>(null);
+  const [tool, session] = useLabel((state) => state.tool);
+
+  useEffect(() => {
+    if (!image.current || !masks.current || !live.current) return;
+    const stage = new Stage(session, { image: image.current, masks: masks.current, live: live.current });
+    const input = new Input(session, stage, live.current);
+    session.attach(stage);
+    return () => {
+      session.attach(null);
+      input.stop();
+      stage.stop();
+    };
+  }, [session]);
+
+  return (
+    <main className="canvas-pane">
+      <canvas ref={image} aria-hidden="true" />
+      <canvas ref={masks} aria-hidden="true" />
+      <canvas ref={live} data-testid="canvas" data-tool={tool} role="application"
+        aria-label="The image. Click an object for its mask; press ? for all keys." />
+      <CandidateChip />
+      <PhaseNotice />
+    </main>
+  );
+}
+
+/** Which of the candidates is shown, and how sure the model is of it. */
+function CandidateChip(): ReactElement | null {
+  const [shown] = useLabel((state) => state.shown);
+  const [isPredicting] = useLabel((state) => state.isPredicting);
+  if (!shown && !isPredicting) return null;
+  const n = shown?.prediction.candidates.length ?? 0;
+  return (
+    <div className="candidate-chip" role="status" data-busy={isPredicting}>
+      {shown === null ? "predicting…" : (
+        <>
+          {n > 1 && <><b>{shown.choice + 1}/{n}</b><kbd>M</kbd> next </>}
+          <span>IoU {shown.candidate.predicted_iou.toFixed(2)}</span>
+          <kbd>N</kbd> accept
+        </>
+      )}
+    </div>
+  );
+}
+
+function PhaseNotice(): ReactElement | null {
+  const [phase, session] = useLabel((state) => state.phase);
+  const [reason] = useLabel((state) => state.reason);
+  if (phase === "ready") return null;
+  if (phase === "loading") return <div className="phase" role="status"><span className="spinner" />Opening the image…</div>;
+  return (
+    <div className="phase" role="status">
+      <h2>{phase === "empty" ? "Nothing to label right now" : "The image could not be opened"}</h2>
+      <p>{reason}</p>
+      <div className="row">
+        <button type="button" className="button" onClick={() => void session.next()}>Try again</button>
+        <Link className="button primary" to={{ page: "progress", dataset: session.datasetName }}>See the progress</Link>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,48 @@
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import type { ReactElement } from "react";
+
+import type { FailedJob, Progress } from "../api/types";
+import { api, useUser } from "./account";
+import { Icon } from "./icons";
+import { formatNumber } from "./parts";
+
+export function JobPanel({ progress }: { progress: Progress }): ReactElement {
+  const { queued, running, failed } = progress.jobs;
+  return (
+    <section className="card">
+      <h2>Background work</h2>
+      <p>
+        <span className="dot" data-on={running > 0} /> {formatNumber(running)} running, {formatNumber(queued)} waiting,{" "}
+        {failed > 0 ? <strong className="bad">{formatNumber(failed)} failed</strong> : "none failed"}
+      </p>
+      {progress.failed_jobs.length > 0 && (
+        <ul className="failed-jobs">
+          {progress.failed_jobs.map((job) => <FailedRow key={job.id} job={job} dataset={progress.dataset} />)}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function FailedRow({ job, dataset }: { job: FailedJob; dataset: string }): ReactElement {
+  const { role } = useUser();
+  const queries = useQueryClient();
+  const retry = useMutation({
+    mutationFn: () => api.retryJob(job.id),
+    onSettled: () => queries.invalidateQueries({ queryKey: ["progress", dataset] }),
+  });
+  return (
+    <li>
+      <div>
+        <strong>{job.kind}</strong> <time className="muted" dateTime={job.at}>{new Date(job.at).toLocaleString()}</time>
+        <p>{job.reason}</p>
+        {retry.error && <p role="alert" className="form-error">{retry.error.message}</p>}
+      </div>
+      {(role === "admin" || role === "researcher") && (
+        <button type="button" className="button" disabled={retry.isPending} onClick={() => retry.mutate()}>
+          <Icon name="retry" size={16} />Try again
+        </button>
+      )}
+    </li>
+  );
+}
