@@ -21,7 +21,7 @@ _SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
 
 @dataclass(frozen=True)
 class Picture:
-    """`stored` decodes to exactly `pixels` (H, W, 3) uint8; `orientation` is the EXIF value that was applied."""
+    """`stored` decodes to exactly `pixels` (H, W, 3) uint8; `orientation` is the EXIF value applied."""
 
     pixels: NDArray[np.uint8]
     stored: bytes

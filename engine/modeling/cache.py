@@ -9,5 +9,5 @@ from engine.modeling.sam import Sam
 
 @lru_cache(maxsize=2)
 def load_model(weights: Path) -> Sam:
-    """The model of a weights blob, in evaluation mode; the file's name is its digest, so it is never stale."""
+    """The model of a weights blob, ready to evaluate; the file's name is its digest, so it is never stale."""
     return build_sam(checkpoint=weights)

@@ -1,4 +1,4 @@
-"""An image embedding as a safetensors file that says whose it is. Imports no torch: the web process reads it."""
+"""An image embedding as a safetensors file that says whose it is. No torch: the web process reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pack_embedding(
 
 
 def read_embedding(path: Path, *, weights_sha256: str) -> NDArray[np.float32]:
-    """(C, g, g) float32. Raises Unavailable for a broken file or one of other weights: masks would be wrong."""
+    """(C, g, g) float32. Raises Unavailable for a broken file or one of other weights: masks would lie."""
     try:
         with safe_open(path, framework="numpy") as file:
             made_with = (file.metadata() or {}).get("weights_sha256")

@@ -24,9 +24,9 @@ class StoredPicture:
     media_type: str
 
 
-def dataset_id(session: Session, name: str) -> int:
-    """The dataset's id; NotFound without saying which others there are."""
-    found = session.scalar(select(Dataset.id).where(Dataset.name == name))
+def dataset(session: Session, name: str) -> Dataset:
+    """The dataset of that name; NotFound without saying which others there are."""
+    found = session.scalar(select(Dataset).where(Dataset.name == name))
     if found is None:
         raise NotFound(f"there is no dataset {name!r}")
     return found

@@ -30,7 +30,7 @@ _LONGEST_MASK_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Accept:
-    """A person says: this is a mask. `chosen` has one entry per prompt, the last is the accepted candidate."""
+    """A person says: this is a mask. `chosen` has one entry per prompt; the last is what was accepted."""
 
     assignment_id: int
     client_id: str
@@ -78,7 +78,7 @@ def accept(session: Session, settings: Settings, user_id: int, act: Accept) -> t
 def delete(
     session: Session, settings: Settings, user_id: int, assignment_id: int, client_id: str, mask_id: int
 ) -> int:
-    """Ends a current mask of the assignment's image; the row stays. Returns the mask's id, also when repeated."""
+    """Ends a current mask of the assignment's image; its row stays. Returns its id, also when repeated."""
     digest = _body_sha256({"act": "delete", "assignment_id": assignment_id, "mask_id": mask_id})
     if _known(session, client_id, digest, user_id) is not None:
         return mask_id

@@ -138,9 +138,14 @@ def _snapshot_images(session: Session, snapshot_id: int) -> Iterator[Image]:
     )
 
 
-def _snapshot_masks(session: Session, snapshot_id: int) -> Iterator[tuple[Any, ...]]:
-    """(mask, image export id, author, model version) a thousand at a time, in the order of export ids."""
-    columns = select(Mask, Image.export_id, User.name, ModelVersion.name)
+def _snapshot_masks(session: Session, snapshot_id: int) -> Iterator[Any]:
+    """Rows of plain columns, a thousand at a time and never kept: the memory stays flat."""
+    columns = select(
+        *Mask.__table__.columns,
+        Image.export_id.label("image_export_id"),
+        User.name.label("author"),
+        ModelVersion.name.label("model_version"),
+    )
     joined = (
         columns.join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
         .join(Image, Image.id == Mask.image_id)
@@ -149,11 +154,7 @@ def _snapshot_masks(session: Session, snapshot_id: int) -> Iterator[tuple[Any, .
     )
     chosen = joined.where(SnapshotMask.snapshot_id == snapshot_id)
     ordered = chosen.order_by(Image.export_id, Mask.export_id, Mask.id)
-    rows = session.execute(ordered.execution_options(yield_per=_FETCHED_AT_ONCE))
-    for partition in rows.partitions():
-        yield from (tuple(row) for row in partition)
-        # Written rows are of no further use; kept, a million of them would fill the memory.
-        session.expunge_all()
+    yield from session.execute(ordered.execution_options(yield_per=_FETCHED_AT_ONCE))
 
 
 def _file_names(images: list[Image]) -> dict[int, str]:
@@ -191,11 +192,8 @@ def _coco_category(category: Category) -> CocoCategory:
     return CocoCategory(category.export_id, category.name, category.supercategory, dict(category.extra or {}))
 
 
-def _coco_annotation(
-    row: tuple[Any, ...], category_ids: dict[int, int], class_free: Category | None
-) -> CocoAnnotation:
-    """One mask with its provenance beside COCO's own fields; what it was imported with comes back as it was."""
-    mask, image_export_id, author, version = row
+def _coco_annotation(mask: Any, category_ids: dict[int, int], class_free: Category | None) -> CocoAnnotation:
+    """One mask with its provenance beside COCO's own fields; what it was imported with comes back."""
     category_id = category_ids[mask.category_id] if mask.category_id is not None else None
     if category_id is None and class_free is not None:
         category_id = class_free.export_id
@@ -203,14 +201,14 @@ def _coco_annotation(
         "stage": mask.stage,
         "predicted_iou": mask.predicted_iou,
         "stability_score": mask.stability_score,
-        "author": author,
-        "model_version": version,
+        "author": mask.author,
+        "model_version": mask.model_version,
         "prompts": mask.prompts or None,
     }
     provenance = {key: value for key, value in known.items() if value is not None}
     return CocoAnnotation(
         id=mask.export_id,
-        image_id=image_export_id,
+        image_id=mask.image_export_id,
         category_id=category_id,
         rle=Rle(size=[mask.height, mask.width], counts=mask.counts),
         area=mask.area,

@@ -1,6 +1,6 @@
 """The loop as a query: what the database's state calls for becomes job rows. Lose the broker, lose nothing.
 
-masks -> round (two snapshots) -> candidate -> evaluations -> decision -> warm embeddings -> active, and again.
+masks -> round (two snapshots) -> candidate -> evaluations -> decision -> warm images -> active, and again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from engine.store.embeddings import Embedding
 from engine.store.evaluations import Evaluation
 from engine.store.events import Event
 from engine.store.images import Image, ImageProgress
-from engine.store.jobs import Job, ask
+from engine.store.jobs import Job, ask, retry
 from engine.store.masks import Mask, current_masks
 from engine.store.model_versions import ActiveModel, Decision, ModelVersion
 from engine.store.runner import Write
@@ -54,7 +54,7 @@ def arrow(kind: str) -> Callable[..., Write]:
 
 
 def due(session: Session, settings: Settings) -> int:
-    """Asks for every job that is called for now; returns how many were asked. Asking twice changes nothing."""
+    """Asks for every job that is called for now; returns how many are new. Asking twice changes nothing."""
     n_asked = 0
     for dataset in session.scalars(select(Dataset).order_by(Dataset.id)):
         active = session.get(ActiveModel, dataset.id)
@@ -67,17 +67,14 @@ def due(session: Session, settings: Settings) -> int:
 
 
 def start_round(session: Session, dataset_id: int) -> int:
-    """Asks for a training round now, whatever the counters say; returns its number. Conflict while one runs."""
+    """Asks for a training round now, whatever the counters say; its number. Conflict while one runs."""
     if _round_in_progress(session, dataset_id):
         raise Conflict("a training round is in progress: `maskloop jobs list` shows it")
     number = _next_number(session, dataset_id)
-    _ask(
-        session,
-        "snapshot",
-        dataset_id,
-        {"dataset_id": dataset_id, "number": number},
-        f"{dataset_id}:{number}",
-    )
+    key = f"{dataset_id}:{number}"
+    if not _ask(session, "snapshot", dataset_id, {"dataset_id": dataset_id, "number": number}, key):
+        # It was asked before and failed, or the number would have moved on.
+        retry(session, session.scalars(select(Job.id).where(Job.unique_key == f"snapshot:{key}")).one())
     return number
 
 

@@ -112,7 +112,7 @@ def mask_view(session: Session, mask: Mask) -> dict[str, Any]:
 
 
 def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str, Any]:
-    """The progress page: counts, time and clicks per mask, one row per model version, jobs that need a person."""
+    """The progress page: counts, time and clicks per mask, a row per version, jobs that need a person."""
     counts = _image_counts(session, dataset)
     effort = _effort(session, dataset.id)
     n_masks = _n_masks(session, dataset.id)
