@@ -44,7 +44,7 @@ class Workspace:
     def write(self) -> Iterator[Session]:
         """One transaction: committed at the end, rolled back on any exception.
 
-        SQLite takes its write lock before the first statement (BEGIN IMMEDIATE), so what was read inside holds
+        SQLite takes its write lock before the first statement (BEGIN IMMEDIATE): what was read inside holds
         until the commit; on Postgres lock what you read. Unavailable: the database is away or too busy.
         """
         with _sentences(), self.sessions(bind=_writing(self.engine)) as session:
