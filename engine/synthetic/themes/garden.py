@@ -172,9 +172,8 @@ def _corolla(easel: Easel, at: Frame, number: int, finish: Finish, n_petals: int
     along, across = radius * np.cos(off_axis), radius * np.sin(off_axis)
     half = np.float32(0.52 * np.sin(np.pi / n_petals) * rng.uniform(0.95, 1.4))
     f = shapes.disc((along - np.float32(0.6)) / np.float32(0.38), across / half) * half
-    furrow = (
-        np.float32(0.25) * half * np.exp(-((across / (np.float32(0.2) * half)) ** 2)) * clamp(-3 * f / half)
-    )
+    furrow = np.exp(-((across / (np.float32(0.2) * half)) ** 2)) * clamp(-3 * f / half)
+    furrow *= np.float32(0.25) * half
     distance = shapes.distance_px(Form(f), at.radius_px * reach)
     easel.shadow(at, distance, 0.2)
     coverage = shapes.coverage_of(distance)

@@ -19,6 +19,8 @@ from engine.synthetic.shapes import Form, Frame, blob, disc, distance_px
 from engine.synthetic.textures import NoiseBank
 
 MAX_BODIES = 240
+# Deeper than nothing: where no body reaches.
+FAR = 1e3
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def _lay_out(
     n_bodies = int(np.clip(fill * h * w / (np.pi * median_px**2), 4, MAX_BODIES))
     radii = median_px * np.exp(rng.normal(0, rng.uniform(0.05, 0.35), n_bodies))
     centres = _centres(rng, canvas.hw, radii, 0.6 if crowd > 1 else float(rng.uniform(0.55, 1.0)))
-    nearest = np.full(canvas.hw, np.inf, np.float32)
+    # How deep each pixel lies in its own body and in the next one: the smallest is the deepest.
+    nearest = np.full(canvas.hw, FAR, np.float32)
+    rival = np.full(canvas.hw, FAR, np.float32)
     core = np.zeros(canvas.hw, np.bool_)
     unevenness = rng.uniform(*wobble)
     frames: list[Frame] = []
@@ -164,12 +168,15 @@ def _lay_out(
         reach = float(radius) * (1.45 if crowd > 1 else 1.0)
         frame = Frame.stand(canvas.hw, centre, reach, float(rng.uniform(0, np.pi)), squeeze, 1.15)
         if not frame.window.empty:
-            _claim(canvas, rng, frame, nearest, unevenness, f"{look} {_word(squeeze, unevenness)} {noun}")
+            name = f"{look} {_word(squeeze, unevenness)} {noun}"
+            _claim(canvas, rng, frame, (nearest, rival), unevenness, name)
             frames.append(frame)
     for number, frame in enumerate(frames):
         if rng.random() < core_share:
             _add_core(canvas, rng, number, frame, core)
-    depth = clamp(np.where(canvas.owner >= 0, -nearest, np.float32(0)))
+    # A border shared with a neighbour is a border too.
+    margin = np.minimum(-nearest, rival - nearest)
+    depth = clamp(np.where(canvas.owner >= 0, margin, np.float32(0)))
     return Specimen(canvas, rng, NoiseBank.draw(rng, canvas.hw), depth, core, median_px)
 
 
@@ -180,15 +187,17 @@ def _word(squeeze: float, unevenness: float) -> str:
 
 
 def _claim(
-    canvas: Canvas, rng: Generator, frame: Frame, nearest: Plane, unevenness: float, name: str
+    canvas: Canvas, rng: Generator, frame: Frame, fields: tuple[Plane, Plane], unevenness: float, name: str
 ) -> None:
     """A new body takes every pixel of its own that lies deeper in it than in any before."""
     form = Form(blob(rng, frame.p, frame.q, unevenness, 4))
     distance = distance_px(form, frame.radius_px)
     relative = np.maximum(form.f, distance / np.float32(frame.radius_px))
-    before = nearest[frame.window.cut]
-    bits = (distance <= 0) & (relative < before)
-    before[bits] = relative[bits]
+    nearest, rival = (field[frame.window.cut] for field in fields)
+    inside = distance <= 0
+    bits = inside & (relative < nearest)
+    rival[inside] = np.minimum(rival, np.maximum(nearest, relative))[inside]
+    nearest[bits] = relative[bits]
     canvas.owner[frame.window.cut][bits] = canvas.begin(name)
 
 
