@@ -94,7 +94,7 @@ class FolderSamples:
             image = np.load(self.folder / row["image"], allow_pickle=False)
             hw = (int(image.shape[0]), int(image.shape[1]))
             masks = [validate(rle, hw) for rle in row["rles"]]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (BadInput, ValueError, KeyError, TypeError, OSError) as error:
             raise BadInput(
                 f"line {index + 1} of {self.folder}/samples.jsonl cannot be read: {error}"
             ) from error

@@ -103,6 +103,8 @@ def train(
     if len(samples) == 0:
         raise BadInput("there is nothing to train on: the samples are empty")
     run = begin(config, start, out_dir, architecture)
+    if run.step >= run.planned_steps and (out_dir / MODEL_NAME).is_file():
+        return out_dir / MODEL_NAME
     began = time.monotonic() - run.elapsed_s
     while run.step < run.planned_steps:
         if should_stop is not None and should_stop():

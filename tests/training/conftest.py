@@ -50,6 +50,16 @@ def disk(side_px: int, x: int, y: int, radius_px: int) -> NDArray[np.bool_]:
     return np.asarray((xs - x) ** 2 + (ys - y) ** 2 <= radius_px**2)
 
 
+@pytest.fixture
+def small() -> SamConfig:
+    return SMALL
+
+
+@pytest.fixture
+def disks() -> Disks:
+    return Disks()
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
