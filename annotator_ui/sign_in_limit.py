@@ -23,11 +23,14 @@ def count_attempt(account: str | None) -> None:
     limiter: Limiter = next(iter(current_app.extensions["limiter"]))
     web = current_app.extensions["maskloop"].settings.web
     words = "too many sign-in attempts: wait a minute"
-    with limiter.limit(f"{web.login_per_address}/minute", key_func=_address, error_message=words):
+    # Shared, so that passwords and links count in one place.
+    per_address = f"{web.login_per_address}/minute"
+    with limiter.shared_limit(per_address, "sign-in", key_func=_address, error_message=words):
         pass
     if account is not None:
         per_account = f"{web.login_per_account}/minute"
-        with limiter.limit(per_account, key_func=lambda: f"account {account}", error_message=words):
+        key = f"account {account}"
+        with limiter.shared_limit(per_account, "account", key_func=lambda: key, error_message=words):
             pass
 
 

@@ -8,7 +8,7 @@ from apiflask import APIBlueprint
 from annotator_ui import wire
 from annotator_ui.app import workspace
 from annotator_ui.auth import ANNOTATING, person, policy
-from engine.pipeline import annotate, assign, predict, report
+from engine.pipeline import access, annotate, assign, predict, report
 
 blueprint = APIBlueprint("assignments", __name__, url_prefix="/api/v1")
 
@@ -21,11 +21,11 @@ def next_assignment(name: str, json_data: wire.Nothing) -> dict[str, Any]:
     """The person's open assignment, else the next image under a lease, else why there is none."""
     settings = workspace().settings
     with workspace().write() as session:
-        dataset_id = report.dataset_id(session, name)
-        found = assign.next_assignment(session, settings, dataset_id, person().id)
+        dataset = access.dataset(session, name)
+        found = assign.next_assignment(session, settings, dataset.id, person().id)
         if isinstance(found, assign.Waiting):
             return {"assignment": None} | asdict(found)
-        return {"assignment": report.assignment_view(session, settings, found)}
+        return {"assignment": report.assignment_view(session, found)}
 
 
 @blueprint.get("/assignments/<row:assignment_id>")
@@ -35,7 +35,7 @@ def show(assignment_id: int) -> dict[str, Any]:
     """The person's assignment with its masks, in whatever state it is."""
     with workspace().read() as session:
         found = assign.owned_assignment(session, assignment_id, person().id)
-        return report.assignment_view(session, workspace().settings, found)
+        return report.assignment_view(session, found)
 
 
 @blueprint.post("/assignments/<row:assignment_id>/renew")

@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from annotator_ui import wire
 from annotator_ui.app import workspace
 from annotator_ui.auth import EVERYBODY, policy
-from engine.pipeline import report
+from engine.pipeline import access, report
 
 blueprint = APIBlueprint("datasets", __name__, url_prefix="/api/v1")
 
@@ -18,7 +18,7 @@ blueprint = APIBlueprint("datasets", __name__, url_prefix="/api/v1")
 def list_datasets() -> dict[str, Any]:
     """Every dataset with its counts."""
     with workspace().read() as session:
-        return {"datasets": report.dataset_lines(session)}
+        return {"datasets": report.datasets(session)}
 
 
 @blueprint.get("/datasets/<printable:name>")
@@ -27,7 +27,7 @@ def list_datasets() -> dict[str, Any]:
 def show(name: str) -> dict[str, Any]:
     """One dataset with its categories, guideline and active model."""
     with workspace().read() as session:
-        return report.dataset_view(session, report.dataset_id(session, name))
+        return report.dataset_view(session, access.dataset(session, name))
 
 
 @blueprint.get("/datasets/<printable:name>/progress")
@@ -36,4 +36,4 @@ def show(name: str) -> dict[str, Any]:
 def progress(name: str) -> dict[str, Any]:
     """Images, masks and seconds, by model version."""
     with workspace().read() as session:
-        return report.progress(session, workspace().settings, report.dataset_id(session, name))
+        return report.progress(session, workspace().settings, access.dataset(session, name))

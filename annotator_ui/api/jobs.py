@@ -6,8 +6,8 @@ from apiflask import APIBlueprint
 
 from annotator_ui import wire
 from annotator_ui.app import workspace
-from annotator_ui.auth import RUNNING, policy
-from engine.pipeline import report
+from annotator_ui.auth import RUNNING, person, policy
+from engine.pipeline import access
 
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/api/v1")
 
@@ -19,4 +19,4 @@ blueprint = APIBlueprint("jobs", __name__, url_prefix="/api/v1")
 def retry(job_id: int, json_data: wire.Nothing) -> dict[str, Any]:
     """Queues a failed job again; a worker's tick finds it."""
     with workspace().write() as session:
-        return {"state": report.retry_job(session, job_id)}
+        return {"state": access.retry_job(session, job_id, person().id)}
