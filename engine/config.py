@@ -76,7 +76,7 @@ class Limits(Section):
 
     max_pixels: Count
     max_runs: Count
-    max_prompts: Count
+    max_prompts: Annotated[int, Field(ge=1, le=64)]
     max_masks_per_image: Count
     max_page: Count
 
