@@ -70,7 +70,6 @@ def accept(session: Session, settings: Settings, user_id: int, act: Accept) -> t
     if not _insert(session, annotation):
         return accept(session, settings, user_id, act)
     mask = _mask(session, act, assignment, image, annotation, rle, superseded)
-    mask.second_opinion = second_opinion
     _log(session, settings, assignment, image, annotation, mask.id)
     return mask, True
 
@@ -273,6 +272,8 @@ def _mask(
         area=area(rle),
         bbox_xywh=list(bbox_xywh(rle)),
         stage=assignment.stage,
+        # Another person has the image by now: kept, apart from the current masks.
+        second_opinion=assignment.state == "expired",
         source="human",
         touched_by_person=True,
         predicted_iou=act.predicted_iou,
