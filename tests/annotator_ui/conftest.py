@@ -140,6 +140,12 @@ def browser(app: APIFlask) -> Callable[..., Browser]:
     return lambda name=None: Browser(app).sign_in(name) if name else Browser(app)
 
 
+@pytest.fixture(scope="session")
+def browser_of() -> Callable[..., Browser]:
+    """Opens a browser on an app that the test made itself."""
+    return lambda app, name: Browser(app).sign_in(name)
+
+
 @pytest.fixture
 def ann(browser: Callable[..., Browser]) -> Browser:
     return browser("ann")
