@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, select, update
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -59,6 +59,17 @@ class Claim:
     dataset_id: int | None
 
 
+@dataclass(frozen=True)
+class Due:
+    """A job that waits for a worker. (job_id, attempt) changes with every claim."""
+
+    job_id: int
+    kind: str
+    queue: str
+    attempt: int
+    priority: int
+
+
 class ClaimLost(Conflict):
     """The job went on without this worker: the lease ran out, or it was ended by hand."""
 
@@ -94,12 +105,24 @@ def ask(
     return session.scalars(select(Job).where(Job.unique_key == unique_key)).one()
 
 
-def due_ids(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[int]:
-    """Ids to wake a worker for, most urgent first: queued and due, or running under a lease that ran out."""
-    ready = select(Job.id).where(_is_due(database_now(session)))
+def due(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[Due]:
+    """What a worker may claim now, most urgent first: queued and due, or running with its lease run out."""
+    columns = (Job.id, Job.kind, Job.queue, Job.attempt, Job.priority)
+    ready = select(*columns).where(_is_due(database_now(session)))
     if queues is not None:
         ready = ready.where(Job.queue.in_(queues))
-    return list(session.scalars(ready.order_by(Job.priority, Job.id).limit(limit)))
+    return [Due(*row) for row in session.execute(ready.order_by(Job.priority, Job.id).limit(limit))]
+
+
+def due_ids(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[int]:
+    """The ids of `due`."""
+    return [job.job_id for job in due(session, queues, limit)]
+
+
+def n_running(session: Session, above_priority: int) -> int:
+    """How many jobs less urgent than that are being worked on under a live lease."""
+    live = (Job.state == "running") & (Job.lease_until > database_now(session))
+    return session.scalar(select(func.count()).where(live, Job.priority > above_priority)) or 0
 
 
 def claim(session: Session, job_id: int, worker: str, lease_s: float) -> Claim | None:

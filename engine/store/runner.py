@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -24,6 +24,13 @@ log = logging.getLogger(__name__)
 Write = Callable[[Session], dict[str, Any]]
 Progress = Callable[[dict[str, Any]], None]
 ArrowOf = Callable[[str], Callable[..., Write]]
+
+
+class Stopping(Protocol):
+    """A flag such as threading.Event: set while the worker is on its way out."""
+
+    def is_set(self) -> bool: ...
+
 
 # What may be gone in a moment: the database, the disk, a peer. Everything else fails the job at once.
 TRANSIENT = (Unavailable, OperationalError)
@@ -73,7 +80,7 @@ def run_job(
     job_id: int,
     arrow_of: ArrowOf,
     worker: str,
-    stopping: threading.Event | None = None,
+    stopping: Stopping | None = None,
 ) -> str:
     """Runs the job if it can be claimed and returns the state it is in afterwards.
 
@@ -99,7 +106,7 @@ class _Failure:
 
 
 def _attempt(
-    workspace: Workspace, claim: Claim, arrow_of: ArrowOf, stopping: threading.Event
+    workspace: Workspace, claim: Claim, arrow_of: ArrowOf, stopping: Stopping
 ) -> Write | _Failure | None:
     """The arrow's write, the failure, or None when it stopped because it was asked to."""
     try:
@@ -168,7 +175,7 @@ def _failure(claim: Claim, error: Exception) -> _Failure:
 class _Pulse:
     """The heartbeat thread of one attempt, and what it last learned."""
 
-    def __init__(self, workspace: Workspace, claim: Claim, stopping: threading.Event) -> None:
+    def __init__(self, workspace: Workspace, claim: Claim, stopping: Stopping) -> None:
         self._workspace, self._claim, self._stopping = workspace, claim, stopping
         self._ended, self._useless = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{claim.job_id}", daemon=True)
