@@ -38,8 +38,9 @@ export function chosenOf(draft: Draft, known: Predictions, n: number): number[] 
 
 /** What to ask the model so that step `n` can be shown; null when an earlier answer must come first. */
 export function requestFor(draft: Draft, known: Predictions, n: number): { prompts: Prompt[]; chosen: number[] } | null {
+  if (n < 1 || n > draft.prompts.length) return null;
   const chosen = chosenOf(draft, known, n - 1);
-  return chosen && n > 0 ? { prompts: draft.prompts.slice(0, n), chosen } : null;
+  return chosen ? { prompts: draft.prompts.slice(0, n), chosen } : null;
 }
 
 function keyAt(draft: Draft, known: Predictions, n: number): string | null {

@@ -88,7 +88,7 @@ export class Input {
   }
 
   private click(press: Press, event: PointerEvent): void {
-    if (event.altKey || this.session.store.getState().tool === "select") { this.session.selectAt(press.at); return; }
+    if (event.altKey || this.session.store.getState().tool === "select") return this.session.selectAt(press.at);
     if (press.button !== 0 && press.button !== 2) return;
     this.session.addPoint(press.at, press.button === 2 || event.shiftKey ? 0 : 1);
   }
@@ -122,7 +122,7 @@ export class Input {
       event.preventDefault();
       this.setSpace(true); return;
     }
-    if (state.isHelpOpen || state.isSkipOpen) { this.onKeyInPanel(event); return; }
+    if (state.isHelpOpen || state.isSkipOpen) return this.onKeyInPanel(event);
     if (this.chooseCategory(event)) return;
     const action = findBound(ACTIONS, event);
     if (!action) return;

@@ -41,7 +41,7 @@ export class Poster {
   }
 
   refused({ act }: Posting, error: Error): void {
-    if (act.kind === "delete") { this.toasts.error(`The mask was not deleted: ${error.message}`); return; }
+    if (act.kind === "delete") return this.toasts.error(`The mask was not deleted: ${error.message}`);
     const refusals = new Map(this.store.getState().refusals).set(act.mask.localId, error.message);
     this.store.setState({ refusals });
     this.toasts.error(`A mask is not saved: ${error.message}`);

@@ -37,7 +37,7 @@ export class Predictor {
     // Later prompts need the first one's choice, so the first answer is waited for, though not drawn.
     const request = requestFor(draft, this.answers, n) ?? requestFor(draft, this.answers, 1);
     const key = request && keyOf(request.prompts, request.chosen);
-    if (!request || key === null || this.answers.has(key)) { this.cancel(); return; }
+    if (!request || key === null || this.answers.has(key)) return this.cancel();
     if (this.flight?.key === key) return;
     this.cancel();
     void this.fly(key, request.prompts, request.chosen);

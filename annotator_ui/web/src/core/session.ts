@@ -10,6 +10,7 @@ import { type Act, type Command, type LocalMask, type Outcome, apply, revert } f
 import { chosenOf, hasBox, isSettled, nextShown } from "./draft";
 import { type ImagePoint, type Rect, isInside, toPixelCentres } from "./geometry";
 import { record, stepBack, stepForward } from "./history";
+import { keepLease, watchPage } from "./lease";
 import { covers } from "./mask";
 import { localMaskOf, newLocalMask } from "./masks";
 import { Outbox } from "./outbox";
@@ -25,7 +26,6 @@ export interface Viewport {
   zoomBy(factor: number): void;
 }
 
-const RENEW_EVERY_MS = 4 * 60_000;
 const ASK_AGAIN_MS = 2000;
 
 export class LabelSession {
@@ -36,12 +36,15 @@ export class LabelSession {
   private readonly outbox: Outbox;
   private readonly poster: Poster;
   private life = new AbortController();
+  /** Given up when another image is asked for before this one is there. */
+  private opening = new AbortController();
   private viewport: Viewport | null = null;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
 
   constructor(
     private readonly api: ApiClient,
     readonly datasetName: string,
+    private readonly decodeImage: (blob: Blob) => Promise<ImageBitmap> = (blob) => createImageBitmap(blob),
   ) {
     this.predictor = new Predictor((prompts, chosen, signal) => this.ask(prompts, chosen, signal), {
       draft: () => this.store.getState().draft,
@@ -63,16 +66,15 @@ export class LabelSession {
     this.life = new AbortController();
     const signal = this.life.signal;
     window.addEventListener("online", () => this.outbox.kick(), { signal });
-    window.addEventListener("beforeunload", (event) => this.warnIfUnsaved(event), { signal });
-    document.addEventListener("visibilitychange", () => this.onVisibility(), { signal });
-    const renewal = setInterval(() => void this.renew(), RENEW_EVERY_MS);
-    signal.addEventListener("abort", () => clearInterval(renewal));
+    watchPage(this.store, this.clock, signal);
+    keepLease(this.api, this.store, this.clock, (error) => this.fail(error), signal);
     void this.loadDataset();
     void this.next();
   }
 
   stop(): void {
     this.life.abort();
+    this.opening.abort();
     this.predictor.reset();
     this.timers.forEach(clearTimeout);
     this.toasts.stop();
@@ -90,7 +92,7 @@ export class LabelSession {
   addBox(rect: Rect): void {
     const { assignment, draft } = this.store.getState();
     if (!assignment) return;
-    if (hasBox(draft)) { this.toasts.info("A mask takes one box. Add points, or clear it with Esc."); return; }
+    if (hasBox(draft)) return this.toasts.info("A mask takes one box. Add points, or clear it with Esc.");
     const from = toPixelCentres({ x: rect.x, y: rect.y }, assignment.image);
     const to = toPixelCentres({ x: rect.x + rect.w, y: rect.y + rect.h }, assignment.image);
     if (to.x <= from.x || to.y <= from.y) return;
@@ -124,8 +126,8 @@ export class LabelSession {
     const { draft, shown, assignment, categoryId, masks } = this.store.getState();
     if (!assignment || draft.prompts.length === 0) return;
     const chosen = chosenOf(draft, this.predictor.known, draft.prompts.length);
-    if (!isSettled(draft, shown) || !chosen) { this.toasts.info("The mask is still on its way."); return; }
-    if (shown.candidate.area === 0) { this.toasts.info("This mask is empty. Add a click, or clear it with Esc."); return; }
+    if (!isSettled(draft, shown) || !chosen) return this.toasts.info("The mask is still on its way.");
+    if (shown.candidate.area === 0) return this.toasts.info("This mask is empty. Add a click, or clear it with Esc.");
     const finished = { ...draft, activeMs: this.clock.readMs() };
     const mask = newLocalMask(finished, shown, chosen, categoryId, masks.length);
     this.perform({ kind: "accept", mask, draft: finished });
@@ -213,22 +215,33 @@ export class LabelSession {
   /** Ask for the next image (or the one whose lease is still held) and show it. */
   async next(): Promise<void> {
     this.predictor.reset();
+    this.opening.abort();
+    this.opening = new AbortController();
+    const { signal } = this.opening;
     this.store.setState({ phase: "loading", reason: null });
     try {
       const answer = await this.api.nextAssignment(this.datasetName);
-      if (answer.assignment) { await this.open(answer.assignment); return; }
+      if (signal.aborted) return;
+      if (answer.assignment) {
+        await this.open(answer.assignment, signal);
+        return;
+      }
       this.store.setState({ ...FRESH_WORK, phase: "empty", reason: answer.reason, assignment: null, image: null });
       if (answer.retry_after_s !== undefined) this.after(answer.retry_after_s * 1000, () => void this.next());
     } catch (error) {
+      if (signal.aborted) return;
       this.store.setState({ phase: "failed", reason: error instanceof Error ? error.message : String(error) });
       this.fail(error);
     }
   }
 
-  private async open(assignment: Assignment): Promise<void> {
-    const blob = await this.api.pixels(assignment.image.url, this.life.signal);
-    const image = await createImageBitmap(blob);
-    if (this.life.signal.aborted) return;
+  private async open(assignment: Assignment, signal: AbortSignal): Promise<void> {
+    const blob = await this.api.pixels(assignment.image.url, signal);
+    const image = await this.decodeImage(blob);
+    if (signal.aborted) {
+      image.close();
+      return;
+    }
     this.poster.begin(assignment);
     this.store.getState().image?.close();
     const masks = assignment.masks.map(localMaskOf);
@@ -356,30 +369,9 @@ export class LabelSession {
     }
   }
 
-  private async renew(): Promise<void> {
-    const { assignment } = this.store.getState();
-    // Somebody who left for coffee gives the image back by letting the lease run out.
-    if (!assignment || this.clock.idleMs() > RENEW_EVERY_MS) return;
-    try {
-      await this.api.renew(assignment.id);
-    } catch (error) {
-      this.fail(error);
-    }
-  }
-
-  private onVisibility(): void {
-    if (document.hidden) this.clock.hide();
-    else this.clock.show();
-  }
-
-  private warnIfUnsaved(event: BeforeUnloadEvent): void {
-    const { outbox, refusals } = this.store.getState();
-    if (outbox.nPending > 0 || refusals.size > 0) event.preventDefault();
-  }
-
   private fail(error: unknown): void {
     if (isAbort(error) || this.life.signal.aborted) return;
-    if (error instanceof ApiError && error.status === 401) { this.store.setState({ isSignedOut: true }); return; }
+    if (error instanceof ApiError && error.status === 401) return this.store.setState({ isSignedOut: true });
     this.toasts.error(error instanceof Error ? error.message : String(error));
   }
 

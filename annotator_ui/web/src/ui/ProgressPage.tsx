@@ -78,9 +78,6 @@ function Tile({ name, detail, children }: { name: string; detail?: string; child
 
 function HeldOut({ progress }: { progress: Progress }): ReactElement {
   const { held_out_masks: n, held_out_needed: needed } = progress;
-  return (
-    <p className="muted">
-      {formatNumber(n)} held-out masks{n < needed && ` of the ${formatNumber(needed)} needed before a new version can be promoted`}.
-    </p>
-  );
+  const need = n < needed ? ` of the ${formatNumber(needed)} a promotion needs` : "";
+  return <p className="muted">{formatNumber(n)} held-out masks{need}.</p>;
 }

@@ -22,7 +22,7 @@ interface Chart {
   readonly columns: readonly number[];
 }
 
-const PAD = { left: 50, right: 26, top: 10, bottom: 26 };
+const PAD = { left: 72, right: 48, top: 10, bottom: 26 };
 
 /** Places of a line chart from zero to `top` (or the largest value); missing values leave a gap in dots only. */
 export function lineChart(series: Series[], n: number, size: { width: number; height: number }, top?: number): Chart {

@@ -52,7 +52,7 @@ function spriteOf(candidate: Candidate): HTMLCanvasElement {
 }
 
 function drawPrompt(context: CanvasRenderingContext2D, view: View, prompt: Prompt): void {
-  if (prompt.kind === "point") { drawPoint(context, view, prompt.x, prompt.y, prompt.label); return; }
+  if (prompt.kind === "point") return drawPoint(context, view, prompt.x, prompt.y, prompt.label);
   drawBox(context, view, fromPixelCentres(prompt.x0, prompt.y0), fromPixelCentres(prompt.x1, prompt.y1));
 }
 

@@ -61,7 +61,7 @@ export class Stage {
   zoomToObject(): void {
     const { masks, selectedId, shown } = this.session.store.getState();
     const box = masks.find((mask) => mask.localId === selectedId)?.bbox ?? shown?.candidate.bbox;
-    if (!box || box[2] === 0) { this.fit(); return; }
+    if (!box || box[2] === 0) return this.fit();
     const rect = { x: box[0], y: box[1], w: box[2], h: box[3] };
     const view = fitRect(grow(rect, 0.3 * Math.max(rect.w, rect.h)), this.size);
     this.session.store.setState({ view, isFitted: false });

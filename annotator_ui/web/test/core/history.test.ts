@@ -1,0 +1,57 @@
+import { expect, test } from "vitest";
+
+import { type Command, type LocalMask, type Work, apply, revert } from "../../src/core/commands";
+import { EMPTY_DRAFT } from "../../src/core/draft";
+import { emptyHistory, record, stepBack, stepForward } from "../../src/core/history";
+
+const POINT = { kind: "point", x: 3, y: 4, label: 1 } as const;
+
+function mask(localId: string): LocalMask {
+  return {
+    localId, segmentation: { size: [2, 2], counts: "04" }, bbox: [0, 0, 2, 2], area: 4, colour: 0,
+    predictedIou: 0.9, stabilityScore: 0.9, categoryId: null, author: null, body: null,
+  };
+}
+
+const EMPTY: Work = { draft: EMPTY_DRAFT, masks: [] };
+const DRAFT = { ...EMPTY_DRAFT, prompts: [POINT], picks: [2], activeMs: 4200 };
+
+test("undo and redo walk the log back and forth, and a new command forgets what was undone", () => {
+  let history = record(record(emptyHistory<string>(), "a"), "b");
+  const back = stepBack(history);
+  expect(back?.command).toBe("b");
+  history = back?.history ?? history;
+  expect(stepForward(history)?.command).toBe("b");
+  expect(stepForward(record(history, "c"))).toBeNull();
+  expect(stepBack(emptyHistory())).toBeNull();
+});
+
+const COMMANDS: readonly (readonly [string, Work, Command])[] = [
+  ["a prompt", EMPTY, { kind: "prompt", prompt: POINT }],
+  ["cycling", { draft: DRAFT, masks: [] }, { kind: "cycle", from: 2, to: 0 }],
+  ["clearing", { draft: DRAFT, masks: [] }, { kind: "clear", draft: DRAFT }],
+  ["accepting", { draft: DRAFT, masks: [mask("a")] }, { kind: "accept", mask: mask("b"), draft: DRAFT }],
+  ["deleting", { draft: EMPTY_DRAFT, masks: [mask("a"), mask("b"), mask("c")] },
+    { kind: "delete", mask: mask("b"), index: 1 }],
+];
+
+test.each(COMMANDS)("undoing %s restores what was, and counts one undo", (_, before, command) => {
+  const { work } = revert(apply(before, command, false).work, command);
+  expect(work).toEqual({ ...before, draft: { ...before.draft, nUndos: before.draft.nUndos + 1 } });
+});
+
+test("undoing an acceptance deletes on the server, redoing it restores", () => {
+  const accept: Command = { kind: "accept", mask: mask("a"), draft: DRAFT };
+  const done = apply({ draft: DRAFT, masks: [] }, accept, false);
+  expect(done.act?.kind).toBe("accept");
+  expect(done.work.draft).toBe(EMPTY_DRAFT);
+  const undone = revert(done.work, accept);
+  expect(undone.act?.kind).toBe("delete");
+  expect(undone.work.draft.prompts).toEqual([POINT]);
+  expect(apply(undone.work, accept, true).act?.kind).toBe("restore");
+});
+
+test("undoing a deletion restores on the server", () => {
+  const command: Command = { kind: "delete", mask: mask("a"), index: 0 };
+  expect(revert(apply({ draft: EMPTY_DRAFT, masks: [mask("a")] }, command, false).work, command).act?.kind).toBe("restore");
+});

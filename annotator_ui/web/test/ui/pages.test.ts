@@ -1,0 +1,23 @@
+import { expect, test } from "vitest";
+
+import { lineChart, niceCeiling } from "../../src/ui/chart_geometry";
+import { parseRoute, pathOf } from "../../src/ui/router";
+
+test.each(["/", "/sign-in", "/label/my%20set", "/progress/demo"])("the address %s names a page and is named by it", (path) => {
+  expect(pathOf(parseRoute(path))).toBe(path);
+});
+
+test("an unknown address shows the datasets", () => {
+  expect(parseRoute("/label")).toEqual({ page: "datasets" });
+  expect(parseRoute("/x/%E0%A4%A")).toEqual({ page: "datasets" });
+});
+
+test("a chart leaves out what was not measured", () => {
+  const { lines, ticks } = lineChart([{ name: "a", values: [1, null, 3] }], 3, { width: 400, height: 150 });
+  expect(lines[0]?.dots.map(({ column }) => column)).toEqual([0, 2]);
+  expect(ticks.map(({ value }) => value)).toEqual([0, 2.5, 5]);
+});
+
+test("a scale ends at a round number", () => {
+  expect([0, 0.7, 1, 3.2, 11].map(niceCeiling)).toEqual([1, 1, 1, 5, 20]);
+});
