@@ -32,32 +32,32 @@ class BlobStore:
         self._cache = cache
         self._is_local = isinstance(self._files, LocalFileSystem)
 
-    def put(self, data: bytes) -> str:
-        """Stores `data` and returns its SHA-256 as hex; bytes that are there already are left alone.
+    def put(self, content: bytes) -> str:
+        """Stores `content` and returns its SHA-256 as hex; bytes that are there already are left alone.
 
         Raises Unavailable when the disk is full, read-only or away; then nothing half-written has the name.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
+        sha256 = hashlib.sha256(content).hexdigest()
         with _sentences(self.url):
-            if self._size_or_none(sha256) == len(data):
+            if self._size_or_none(sha256) == len(content):
                 return sha256
             if self._is_local:
-                _write_whole(Path(self._path(sha256)), data)
+                _write_whole(Path(self._path(sha256)), content)
             else:
                 # Object stores show an object only when all of it has arrived.
-                self._files.pipe_file(self._path(sha256), data)
+                self._files.pipe_file(self._path(sha256), content)
         return sha256
 
     def read(self, sha256: str, verify: bool = True) -> bytes:
         """The bytes of that digest. NotFound when there are none, Unavailable when they are damaged."""
         with _sentences(self.url):
             try:
-                data = bytes(self._files.cat_file(self._path(sha256)))
+                content = bytes(self._files.cat_file(self._path(sha256)))
             except FileNotFoundError:
                 raise NotFound(f"no file {sha256} in {self.url}: restore it from a backup") from None
-        if verify and hashlib.sha256(data).hexdigest() != sha256:
+        if verify and hashlib.sha256(content).hexdigest() != sha256:
             raise Unavailable(f"the file {sha256} in {self.url} is damaged: restore it from a backup")
-        return data
+        return content
 
     def exists(self, sha256: str) -> bool:
         """Whether there is such a blob."""
@@ -95,9 +95,9 @@ class BlobStore:
             raise Unavailable(f"{self.url} is remote and this store was given no folder for local copies")
         copy = self._cache / sha256
         if not copy.exists():
-            data = self.read(sha256)
+            content = self.read(sha256)
             with _sentences(str(self._cache)):
-                _write_whole(copy, data)
+                _write_whole(copy, content)
         return copy
 
     def _path(self, sha256: str) -> str:
@@ -112,14 +112,14 @@ class BlobStore:
             return None
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     """Temporary name, fsync, rename, fsync of the folder: after a power cut the name holds all or nothing."""
     _make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         # Images may be private: readable by the owner of the process only.
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
