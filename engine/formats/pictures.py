@@ -4,19 +4,37 @@ Every change of the pixels is put in words, so that a mask can be explained agai
 """
 
 import io
+import logging
+import re
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from engine.errors import BadInput
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+# MPO is a JPEG with more pictures behind it (a gain map, a depth map, the other eye), as phones write them.
+_JPEGS = frozenset({"JPEG", "MPO"})
 _EXIF_ORIENTATION = 0x0112
+# What makes a picture of that EXIF orientation upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I", "F"})
+# The first marker after a scan: in coded data a 0xFF byte is followed by 0x00 or a restart marker.
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 @dataclass(frozen=True)
@@ -30,26 +48,36 @@ class Picture:
     changes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """A file as Pillow reads it, turned upright."""
+
+    image: Image.Image
+    is_jpeg: bool
+    orientation: int
+    n_frames: int
+
+
 def read_picture(content: bytes, *, max_pixels: int) -> Picture:
     """Decodes one untrusted image file.
 
     Raises BadInput with what to do when it is not an image, truncated, animated or larger than `max_pixels`
     (read from the header, before any pixel is decoded).
     """
-    image = _open(content, max_pixels)
-    orientation = _orientation(image)
-    upright = ImageOps.exif_transpose(image)
-    pixels, changes = _to_rgb(upright)
-    if orientation != 1:
-        changes.insert(0, f"turned upright (EXIF orientation {orientation})")
-    if image.format == "JPEG" and orientation == 1 and image.mode == "RGB":
+    found = _decode(content, max_pixels)
+    pixels, changes = _to_rgb(found.image)
+    if found.n_frames > 1:
+        changes.insert(0, f"the first of {found.n_frames} pictures in the file")
+    if found.orientation != 1:
+        changes.insert(0, f"turned upright (EXIF orientation {found.orientation})")
+    if found.is_jpeg and found.orientation == 1 and found.image.mode in ("RGB", "L"):
         stored, media_type = _store_jpeg(content, pixels)
-        return Picture(pixels, stored, media_type, 1, tuple(changes))
-    stored, media_type = _encode(pixels, lossy=image.format == "JPEG")
-    if media_type == "image/jpeg":
-        # The stored file is the truth from here on, so the pixels are what it decodes to.
-        pixels = decode_stored(stored)
-    return Picture(pixels, stored, media_type, orientation, tuple(changes))
+    else:
+        stored, media_type = _encode(pixels, lossy=found.is_jpeg)
+        if media_type == "image/jpeg":
+            # The stored file is the truth from here on, so the pixels are what it decodes to.
+            pixels = decode_stored(stored)
+    return Picture(pixels, stored, media_type, found.orientation, tuple(changes))
 
 
 def decode_stored(stored: bytes) -> NDArray[np.uint8]:
@@ -58,29 +86,41 @@ def decode_stored(stored: bytes) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
+def _decode(content: bytes, max_pixels: int) -> _Decoded:
     try:
         with warnings.catch_warnings():
-            # Our own cap below decides; Pillow's warning about it would only be noise.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Our own cap below decides; Pillow's warnings about it, or about odd tags, would only be noise.
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
-            _check_header(image, max_pixels)
+            n_frames = _check_header(image, max_pixels)
+            orientation = _orientation(image)
             image.load()
+    except BadInput:
+        raise
     except UnidentifiedImageError:
         raise BadInput("not an image: give a JPEG, PNG, WebP, TIFF or BMP file") from None
     except Image.DecompressionBombError:
         raise BadInput(_too_large(max_pixels)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
-        raise BadInput(f"the image is broken or cut short ({error}): save it again from its source") from None
-    return image
+    except Exception as error:
+        # Pillow answers a hostile file with any exception there is: struct.error, TypeError, KeyError ...
+        raise BadInput(
+            f"the image is broken or cut short ({error}): save it again from its source"
+        ) from error
+    # Pillow turns TIFF files by itself while it loads them.
+    turn = None if image.format == "TIFF" else _TURNS.get(orientation)
+    upright = image if turn is None else image.transpose(turn)
+    return _Decoded(upright, image.format in _JPEGS, orientation, n_frames)
 
 
-def _check_header(image: Image.Image, max_pixels: int) -> None:
+def _check_header(image: Image.Image, max_pixels: int) -> int:
+    """The number of frames; more than one is for a JPEG alone, whose first is the photograph."""
     width, height = image.size
     if width * height > max_pixels:
         raise BadInput(f"{width} x {height} pixels: {_too_large(max_pixels)}")
-    if getattr(image, "n_frames", 1) > 1:
+    n_frames = int(getattr(image, "n_frames", 1))
+    if n_frames > 1 and image.format not in _JPEGS:
         raise BadInput("more than one frame or page: save each as an image of its own")
+    return n_frames
 
 
 def _too_large(max_pixels: int) -> str:
@@ -88,7 +128,12 @@ def _too_large(max_pixels: int) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    """1 to 8; 1 where the tag is missing or the metadata cannot be read, which is no fault of the pixels."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception as error:
+        log.info("unreadable EXIF is left out: %s", error)
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -139,17 +184,30 @@ def _store_jpeg(content: bytes, pixels: NDArray[np.uint8]) -> tuple[bytes, str]:
 
 
 def _strip_jpeg(content: bytes) -> bytes:
-    """The same coded pixels without EXIF, GPS, comments, thumbnails, colour profiles or trailing bytes.
+    """The same coded pixels without EXIF, GPS, comments, thumbnails, profiles, or what follows the end.
 
-    Keeps APP0 (JFIF) and APP14 (Adobe's colour transform), which decoding needs; ITU T.81 annex B.
+    Keeps APP0 (JFIF) and APP14 (Adobe's colour transform), which decoding needs; ITU T.81 annex B. Raises
+    SyntaxError or IndexError where the segments cannot be followed to the end.
     """
     kept, position = [content[:2]], 2
-    while content[position] == 0xFF and content[position + 1] != 0xDA:
-        marker, length = content[position + 1], int.from_bytes(content[position + 2 : position + 4], "big")
+    while (marker := content[position + 1]) != 0xD9:
+        if content[position] != 0xFF:
+            raise SyntaxError(f"no marker at byte {position}")
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        if marker == 0xDA:
+            end = _end_of_scan(content, end)
         metadata = (0xE1 <= marker <= 0xEF and marker != 0xEE) or marker == 0xFE
         if not metadata:
-            kept.append(content[position : position + 2 + length])
-        position += 2 + length
-    end = content.rfind(b"\xff\xd9")
-    kept.append(content[position : end + 2 if end > position else len(content)])
-    return b"".join(kept)
+            kept.append(content[position:end])
+        position = end
+    return b"".join(kept) + b"\xff\xd9"
+
+
+def _end_of_scan(content: bytes, start: int) -> int:
+    found = _AFTER_SCAN.search(content, start)
+    if found is None:
+        raise SyntaxError("a scan without an end")
+    return found.start()
