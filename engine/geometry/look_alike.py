@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 16
-# Bits of 240 that may differ: copies stay under it, other photographs do not.
-_NEAR_BITS = 8
+# Bits of 240 that may differ. Measured on photographs: JPEG at quality 40, half size and brightening move at
+# most 21, the nearest other picture of 80 is 48 away (82 under the microscope).
+_NEAR_BITS = 24
 
 
 def difference_hash(pixels: NDArray[np.uint8]) -> str:
@@ -36,7 +37,7 @@ class LookAlikes:
         self._groups: list[str] = []
 
     def add(self, group: str) -> None:
-        """Makes a group findable; a name it has already is no news."""
+        """Makes a group findable; adding it twice changes no answer."""
         if len(self._groups) == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
         self._hashes[len(self._groups)] = np.frombuffer(bytes.fromhex(group), np.uint8)
