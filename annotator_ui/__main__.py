@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import waitress
+import waitress  # type: ignore[import-untyped]  # it ships no hints
 
 from annotator_ui.app import create_app
 from engine.config import Settings, load_settings
@@ -17,7 +17,7 @@ from engine.errors import MaskloopError, Unavailable
 def main(arguments: list[str] | None = None) -> int:
     """Serves until stopped; 1 and one line on stderr when it cannot start."""
     given = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         settings = load_settings(given.home, {"web": _overrides(given)})
         app = create_app(settings)
@@ -55,13 +55,17 @@ def _overrides(given: argparse.Namespace) -> Mapping[str, object]:
 
 def _listen(settings: Settings) -> socket.socket:
     host, port = settings.web.host, settings.web.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # A port whose last server just ended is free for us, as it is for every other server.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
         advice = "stop what uses it or choose another by --port"
-        raise Unavailable(f"cannot serve on {host} port {port} ({reason}): {advice}") from None
+        raise Unavailable(f"cannot serve on {host} port {port} ({error.strerror}): {advice}") from None
+    return listener
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from annotator_ui.wire_json import StrictJson
 from engine.config import Settings
 from engine.store.session import Workspace, open_workspace
 
+__all__ = ["Workspace", "create_app", "workspace"]
+
 
 def create_app(source: Workspace | Settings) -> APIFlask:
     """The web app of one home: `source` is its open workspace, or the settings to open one from.
@@ -17,7 +19,14 @@ def create_app(source: Workspace | Settings) -> APIFlask:
     from annotator_ui.api import BLUEPRINTS  # here, because the views import `workspace` from this module
 
     workspace = open_workspace(source, bound_statements=True) if isinstance(source, Settings) else source
-    app = APIFlask("annotator_ui", "Maskloop", "1", spec_path=None, docs_path=None, static_folder=None)
+    app = APIFlask(
+        "annotator_ui",
+        "Maskloop",
+        "1",
+        spec_path=None,
+        docs_path=None,
+        static_folder=None,  # type: ignore[arg-type]  # Flask takes None, APIFlask's hint does not say so
+    )
     app.json = StrictJson(app)
     app.extensions["maskloop"] = workspace
     addresses.read_addresses(app)

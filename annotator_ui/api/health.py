@@ -1,8 +1,9 @@
 """Whether the process lives, whether it can serve, and the description of the API."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import cast
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, APIFlask
 from flask import Response, current_app, json
 
 from annotator_ui import wire
@@ -40,7 +41,7 @@ def readyz() -> Response | dict[str, str]:
 @policy(*EVERYBODY)
 def openapi() -> Response:
     """The OpenAPI document of every view."""
-    return Response(json.dumps(current_app.spec), mimetype="application/json")
+    return Response(json.dumps(cast(APIFlask, current_app).spec), mimetype="application/json")
 
 
 def _state_of_database() -> str:

@@ -12,7 +12,7 @@ blueprint = APIBlueprint("images", __name__, url_prefix="/api/v1")
 
 @blueprint.get("/images/<row:image_id>/pixels")
 @policy(*EVERYBODY)
-@blueprint.doc(responses={200: {"description": "The stored picture", "content": {"image/png": {}}}})
+@blueprint.doc(responses={200: "The stored picture"})
 def pixels(image_id: int) -> Response:
     """The stored picture. The browser may keep it, but asks each time whether the person may still see it."""
     with workspace().read() as session:
