@@ -139,6 +139,23 @@ def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str
     }
 
 
+def job_list(
+    session: Session, *, dataset_id: int | None = None, state: str | None = None, limit: int = 100
+) -> list[dict[str, Any]]:
+    """The newest jobs, newest first; of one dataset or in one state if asked."""
+    rows = select(Job).order_by(Job.id.desc()).limit(limit)
+    if dataset_id is not None:
+        rows = rows.where(Job.dataset_id == dataset_id)
+    if state is not None:
+        rows = rows.where(Job.state == state)
+    return [job_view(job) for job in session.scalars(rows)]
+
+
+def job_view(job: Job) -> dict[str, Any]:
+    """One job with all that is known of it."""
+    return {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+
+
 def _note(held_out: int, settings: Settings) -> str | None:
     needed = settings.train.min_holdout_masks
     if held_out >= needed:

@@ -90,6 +90,13 @@ def snapshot_named(session: Session, dataset_id: int, name: str) -> Snapshot:
     return found
 
 
+def snapshots_of(session: Session, dataset_id: int) -> list[Snapshot]:
+    """Every snapshot of the dataset, oldest first."""
+    return list(
+        session.scalars(select(Snapshot).where(Snapshot.dataset_id == dataset_id).order_by(Snapshot.id))
+    )
+
+
 def difference(session: Session, older: Snapshot, newer: Snapshot) -> dict[str, list[int]]:
     """Export ids added, dropped and changed (same object, other pixels) between two snapshots."""
     before, after = _contents(session, older.id), _contents(session, newer.id)
