@@ -58,7 +58,10 @@ WALLS = {
     "annotator_ui.__main__": wall("engine.pipeline engine.config engine.errors", WEB | {"waitress"}),
     "workers": wall("engine.pipeline engine.config engine.errors", "celery redis"),
     "workers.job_task": wall(
-        "engine.pipeline engine.config engine.errors engine.store.session engine.store.jobs", "celery redis"
+        "engine.pipeline engine.config engine.errors engine.store.session engine.store.jobs"
+        # the runner is the ledger's other half: it claims, beats and ends the job that a message names
+        " engine.store.runner",
+        "celery redis",
     ),
     "workers.tick": wall(
         "engine.pipeline engine.config engine.errors engine.store.session engine.store.jobs", "celery redis"
@@ -71,6 +74,13 @@ WALLS = {
     "engine.pipeline.stages": Wall(SEEN_BY_ARROWS, frozenset({"pydantic"})),
     # the web app and the command both verify passwords, so the hash lives with the accounts;
     "engine.pipeline.accounts": Wall(SEEN_BY_ARROWS, frozenset({"sqlalchemy", "argon2"})),
+    # a simulated annotator is handed the workspace, as the page is;
+    "engine.simulation.annotators": wall(
+        "engine.pipeline engine.geometry engine.errors engine.store.session", "numpy"
+    ),
+    "engine.simulation.campaign": wall(
+        "engine.pipeline engine.geometry engine.errors engine.store.session", "numpy"
+    ),
     # the bundled model is trained on generated scenes.
     "engine.training.dataset": wall(
         "engine.geometry engine.errors engine.modeling engine.synthetic", NUMBERS
