@@ -1,0 +1,98 @@
+"""Model versions for people: `models list|evaluate|promote`."""
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.dataset import VERSION_COLUMNS
+from engine.cli.opening import dataset_meant, opened
+from engine.cli.options import AsJson, DatasetName, Home
+from engine.cli.showing import print_facts, print_json, print_rows, say
+from engine.errors import Refused
+
+models = typer.Typer(no_args_is_help=True, help="See, measure and switch model versions.")
+
+VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="As `models list` names it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs the verbs into the command."""
+    app.add_typer(models, name="models")
+
+
+@models.command("list")
+def list_models(dataset: DatasetName = None, home: Home = None, as_json: AsJson = False) -> None:
+    """The dataset's line of models: which is active, what was made with each, why it was decided so."""
+    from engine.pipeline import report
+
+    with opened(home) as workspace, workspace.read() as session:
+        found = report.progress(session, workspace.settings, dataset_meant(session, dataset))
+    versions = found["by_model_version"]
+    if as_json:
+        print_json(versions)
+    elif versions:
+        print_rows(versions, VERSION_COLUMNS)
+    else:
+        print("no model yet: `maskloop stage open assisted-manual` gives the dataset the bundled one")
+
+
+@models.command("evaluate")
+def evaluate_model(
+    version: VersionName,
+    snapshot: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Masks to judge by; else all held-out human masks.")
+    ] = None,
+    dataset: DatasetName = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a version by simulated clicks on held-out masks."""
+    from engine.pipeline import evaluate, promote
+    from engine.pipeline.snapshot import snapshot_named, take
+    from engine.store.runner import Work, commit
+
+    with opened(home) as workspace:
+        with workspace.write() as session:
+            dataset_id = dataset_meant(session, dataset).id
+            version_id = promote.version_named(session, dataset_id, version).id
+            if snapshot is not None:
+                taken = snapshot_named(session, dataset_id, snapshot)
+            else:
+                query = {"split": "val", "touched_by_person": True}
+                taken = take(session, dataset_id, "evaluation", query=query)
+            if taken.n_masks == 0:
+                raise Refused("there is no mask on a held-out image to judge by: annotate some first")
+        say(f"measuring {version} on {taken.name}: {taken.n_masks} masks")
+        arrow = evaluate.evaluate
+        figures = commit(
+            workspace, arrow(Work.inline(workspace), model_version_id=version_id, snapshot_id=taken.id)
+        )
+    answer = {"model_version": version, "snapshot": taken.name, "clicks_per_mask": figures["noc"]}
+    answer |= {f"miou_{n}": value for n, value in figures["miou"].items()}
+    answer |= {"reached": figures["reached"], "masks": figures["n_masks"]}
+    print_json(answer) if as_json else print_facts(answer)
+
+
+@models.command("promote")
+def promote_model(
+    version: VersionName,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also a version that the gate refused.")] = False,
+    dataset: DatasetName = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version serve new images by hand; leases keep the version they began with."""
+    from engine.pipeline import promote, report
+    from engine.store.runner import Work, commit
+
+    with opened(home) as workspace:
+        with workspace.read() as session:
+            meant = dataset_meant(session, dataset)
+            chosen = promote.version_named(session, meant.id, version)
+            versions = report.progress(session, workspace.settings, meant)["by_model_version"]
+        row = next(row for row in versions if row["model_version"] == version)
+        if row["state"] in ("refused", "candidate") and not anyway:
+            why = row["decided_reason"] or "it was not measured against the active one yet"
+            raise Refused(f"{version} did not pass the gate ({why}): --anyway lets it serve all the same")
+        commit(workspace, promote.activate(Work.inline(workspace), model_version_id=chosen.id))
+    print_json({"active": version}) if as_json else print(f"{version} serves new images of {meant.name}")

@@ -1,0 +1,138 @@
+"""The loop with simulated annotators: `simulate` measures how few clicks each model version needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.dataset import begin_stage
+from engine.cli.opening import dataset_meant, opened
+from engine.cli.options import AsJson, DatasetName, Home
+from engine.cli.showing import print_json, print_rows, progress_of, say
+from engine.cli.work import LocalWorker
+from engine.errors import BadInput, Refused
+
+if TYPE_CHECKING:
+    from engine.simulation.campaign import Campaign, Plan
+    from engine.simulation.truth import Truth
+    from engine.store.session import Workspace
+
+# The campaign asks for its rounds itself.
+NEVER = 10**9
+
+COLUMNS = {
+    "model_version": "version",
+    "state": "state",
+    "clicks_per_mask": "clicks per mask",
+    "miou_1_click": "IoU, 1 click",
+    "miou_3_clicks": "IoU, 3 clicks",
+    "reached": "reached",
+    "eval_masks": "measured on",
+    "masks": "masks made",
+    "images": "images",
+    "active_seconds_per_mask": "seconds per mask",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hangs the verb into the command."""
+    app.command("simulate")(simulate)
+
+
+def simulate(
+    truth: Annotated[Path, typer.Option("--truth", metavar="FILE", help="COCO file of the true masks.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Import these pictures first.")
+    ] = None,
+    dataset: DatasetName = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Trainings; each after one round of images.")] = 1,
+    images_per_round: Annotated[int | None, typer.Option(min=1, help="Else a quarter of them.")] = None,
+    masks_per_image: Annotated[int, typer.Option(min=1, help="What stands out most first.")] = 8,
+    annotators: Annotated[int, typer.Option(min=1, help="They take the images in turn.")] = 1,
+    target_iou: Annotated[float, typer.Option(min=0.01, max=1.0, help="Good enough to accept.")] = 0.85,
+    max_clicks: Annotated[int, typer.Option(min=1, max=60, help="Then the best so far is accepted.")] = 20,
+    budget: Annotated[float, typer.Option(min=1, help="Simulated seconds per image.")] = 300.0,
+    gate_masks: Annotated[int, typer.Option(min=0, help="Masks drawn on held-out images.")] = 100,
+    eval_masks: Annotated[int, typer.Option(min=1, help="Held-out masks each version is measured on.")] = (
+        400
+    ),
+    train_seconds: Annotated[float | None, typer.Option(min=1, help="Else train.max_seconds.")] = None,
+    wander: Annotated[float, typer.Option(min=0, help="How far clicks miss their aim, pixels.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the measured masks and the wandering hand.")] = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let simulated annotators work on a dataset and measure every model version on held-out truth.
+
+    Annotate, retrain (--rounds times), annotate once more. They use the functions that serve the page; the
+    truth reaches no table. Measured on masks of 64 px and more; one that never reaches 0.85 counts 20 clicks.
+    """
+    from engine.simulation.annotators import Habits
+    from engine.simulation.campaign import Plan
+
+    habits = Habits(target_iou, max_clicks, budget_s=budget, wander_px=wander)
+    plan = Plan(rounds, images_per_round, masks_per_image, annotators, gate_masks, eval_masks, seed, habits)
+    with opened(home, training(train_seconds), begin=images is not None) as workspace:
+        name = _dataset_of_its_own(workspace, dataset, images, truth)
+        campaign = campaign_on(workspace, name, read_truth(truth), plan)
+        campaign.run()
+        rows = campaign.figures()
+    show_figures(rows, as_json=as_json)
+
+
+def training(seconds: float | None) -> dict[str, dict[str, object]]:
+    """Settings of a campaign: rounds only when it asks, each as long as given."""
+    chosen: dict[str, object] = {} if seconds is None else {"max_seconds": seconds}
+    return {"train": chosen | {"min_new_masks": NEVER}}
+
+
+def campaign_on(workspace: Workspace, dataset: str, truth: Truth, plan: Plan) -> Campaign:
+    """A campaign whose jobs run in this process and whose lines go to stderr."""
+    from engine.simulation.campaign import Campaign
+
+    return Campaign(workspace, dataset, truth, plan, LocalWorker(workspace).until_idle, say)
+
+
+def show_figures(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """A table, or one JSON object per line and version."""
+    if not as_json:
+        print_rows(rows, COLUMNS)
+        return
+    for row in rows:
+        print_json(row)
+
+
+def read_truth(file: Path) -> Truth:
+    """The masks of a COCO file by the names of its pictures; crowds are nobody's object and left out."""
+    from engine.formats.coco import read_coco
+    from engine.geometry.rle import Rle
+    from engine.simulation.truth import Truth
+
+    coco = read_coco(file)
+    masks: dict[str, list[Rle]] = {}
+    for annotation in coco.annotations():
+        if not annotation.iscrowd:
+            masks.setdefault(coco.images[annotation.image_id].file_name, []).append(annotation.rle)
+    if not masks:
+        raise BadInput(f"{file.name} holds no mask: give a COCO file with masks")
+    return Truth(masks)
+
+
+def _dataset_of_its_own(workspace: Workspace, dataset: str | None, images: Path | None, truth: Path) -> str:
+    """The dataset to simulate on: imported from `images` if given, without a mask, its first stage open."""
+    from engine.pipeline import report
+    from engine.pipeline.ingest import import_images
+
+    if images is not None:
+        dataset = dataset or f"{images.resolve().name}-simulated"
+        with progress_of("importing") as told:
+            done = import_images(workspace, dataset, [images], annotations=truth, on_progress=told)
+        say(f"imported {done.added} images to {dataset} ({done.known} known, {len(done.refused)} refused)")
+    with workspace.read() as session:
+        brief = report.dataset_brief(session, dataset_meant(session, dataset))
+    if brief["n_masks"] or brief["n_done"]:
+        raise Refused(f"{brief['name']} was annotated already: give --images DIR and a new --dataset")
+    begin_stage(workspace, brief["id"], "assisted_manual")
+    return str(brief["name"])
