@@ -1,8 +1,11 @@
 """Image files -> Image: upright RGB pixels by digest; look-alikes share a group and so a split."""
 
 import hashlib
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,12 +19,16 @@ from engine.errors import BadInput, NotFound
 from engine.formats.coco import CocoImage, read_coco
 from engine.formats.pictures import SUFFIXES, Picture, read_picture
 from engine.geometry.look_alike import LookAlikes, difference_hash
-from engine.store.datasets import add_dataset, dataset_named, raise_export_id, take_export_ids
+from engine.store.datasets import Dataset, add_dataset, dataset_named, raise_export_id, take_export_ids
 from engine.store.events import record_event
 from engine.store.images import Image
 from engine.store.session import Workspace
 
 _BATCH = 16
+# Larger ids would lose digits in a browser and overflow the counter: such an image gets a new one.
+_LARGEST_ID = 2**53 - 1
+# What the page's addresses and file names can carry.
+_DATASET_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
 
 @dataclass
@@ -62,7 +69,7 @@ def import_images(
     files = list(_pictures_under(paths, report))
     if not files:
         raise BadInput(f"no picture found: give files or folders with {', '.join(sorted(SUFFIXES))}")
-    blocks = _image_blocks(annotations) if annotations else {}
+    blocks = _image_blocks(annotations, files, report) if annotations else {}
     dataset_id = _dataset_id(workspace, dataset)
     splits, done = _Splits(), 0
     for batch in _batches(files):
@@ -77,29 +84,48 @@ def _pictures_under(paths: Iterable[Path], report: IngestReport) -> Iterator[tup
     """(name, file) in a fixed order; names are relative to the folder that was given."""
     for path in paths:
         if path.is_file():
-            yield path.name, path
+            yield _readable(Path(path.name)), path
         elif path.is_dir():
             for file in sorted(path.rglob("*")):
-                name = file.relative_to(path)
-                if not file.is_file() or any(part.startswith(".") for part in name.parts):
+                inside = file.relative_to(path)
+                if not file.is_file() or any(part.startswith(".") for part in inside.parts):
                     continue
                 if file.suffix.lower() in SUFFIXES:
-                    yield name.as_posix(), file
+                    yield _readable(inside), file
                 else:
-                    report.notes.append((name.as_posix(), "passed over: not a picture by its name"))
+                    report.notes.append((_readable(inside), "passed over: not a picture by its name"))
         else:
             raise NotFound(f"there is no file or folder {path}")
 
 
-def _image_blocks(annotations: Path) -> dict[str, CocoImage]:
+def _readable(name: Path) -> str:
+    """The name as text for database and people; bytes that are no UTF-8 become replacement characters."""
+    return os.fsencode(name.as_posix()).decode("utf-8", "replace")
+
+
+def _image_blocks(
+    annotations: Path, files: list[tuple[str, Path]], report: IngestReport
+) -> dict[str, CocoImage]:
+    """File name -> block, for names as given; a bare name serves a file in a folder where it is the only one.
+
+    The licence, a number in the file's own list, is put in words.
+    """
+    coco = read_coco(annotations, on_refusal=lambda reason: report.notes.append((annotations.name, reason)))
+    named = [one for one in coco.licenses if isinstance(one, dict) and isinstance(one.get("name"), str)]
+    licences = {str(one.get("id")): one["name"] for one in named}
     blocks: dict[str, CocoImage] = {}
-    for block in read_coco(annotations).images.values():
+    for block in coco.images.values():
         if block.file_name in blocks:
             raise BadInput(
                 f"{annotations.name}: two images are named {block.file_name!r}; names must be unique"
             )
-        blocks[block.file_name] = block
-    return blocks
+        extra = dict(block.extra)
+        licence = licences.get(str(extra.pop("license", None)))
+        blocks[block.file_name] = replace(block, extra=extra | ({"licence": licence} if licence else {}))
+    bare = Counter(Path(name).name for name, _ in files)
+    of_file = {name: blocks.get(name) or blocks.get(Path(name).name) for name, _ in files}
+    unique = {name for name, _ in files if name in blocks or bare[Path(name).name] == 1}
+    return {name: block for name, block in of_file.items() if block and name in unique}
 
 
 def _dataset_id(workspace: Workspace, name: str) -> int:
@@ -107,6 +133,10 @@ def _dataset_id(workspace: Workspace, name: str) -> int:
         try:
             return dataset_named(session, name).id
         except NotFound:
+            if not _DATASET_NAME.fullmatch(name):
+                raise BadInput(
+                    "a dataset name is 1 to 64 letters, digits or . _ -, starting with a letter or digit"
+                ) from None
             created = add_dataset(session, name)
             record_event(session, "dataset.created", dataset_id=created.id, name=name)
             return created.id
@@ -141,8 +171,10 @@ def _import_batch(
             original = hashlib.sha256(content).hexdigest()
             ready.append((name, original, workspace.blobs.put(picture.stored), picture))
     with workspace.write() as session:
+        # Two imports at once must see each other's look-alikes, or one group gets two splits.
+        session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
         for name, original_sha256, pixels_sha256, picture in ready:
-            block = blocks.get(name) or blocks.get(Path(name).name)
+            block = blocks.get(name)
             image = _row(name, original_sha256, pixels_sha256, picture, block, origin)
             _add(session, workspace.settings, splits, dataset_id, image, picture, block, report)
 
@@ -151,6 +183,8 @@ def _row(
     name: str, original: str, pixels: str, picture: Picture, block: CocoImage | None, origin: Origin
 ) -> Image:
     height, width = picture.pixels.shape[:2]
+    extra = dict(block.extra) if block else {}
+    licence = extra.pop("licence", None)
     return Image(
         original_name=name,
         original_sha256=original,
@@ -161,10 +195,10 @@ def _row(
         orientation=picture.orientation,
         changes=list(picture.changes),
         source=origin.source,
-        licence=origin.licence,
+        licence=origin.licence or licence,
         attribution=origin.attribution,
         imported_id=block.id if block else None,
-        extra=(block.extra or None) if block else None,
+        extra=extra or None,
     )
 
 
@@ -205,7 +239,7 @@ def _size_sentence(block: CocoImage, image: Image) -> str:
 
 def _export_id(session: Session, dataset_id: int, imported_id: int | None) -> int:
     """The id it came with where that is free, so that a round trip changes none."""
-    if imported_id is not None and imported_id > 0:
+    if imported_id is not None and 0 < imported_id <= _LARGEST_ID:
         taken = select(Image.id).where(Image.dataset_id == dataset_id, Image.export_id == imported_id)
         if session.scalar(taken) is None:
             raise_export_id(session, dataset_id, "image", imported_id)

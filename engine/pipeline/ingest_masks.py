@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from engine.errors import BadInput
 from engine.formats.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage, read_coco
 from engine.geometry.rle import area, bbox_xywh
 from engine.store.categories import Category
@@ -21,6 +20,8 @@ from engine.store.masks import Mask
 from engine.store.session import Workspace
 
 _CHUNK = 1000
+# Larger ids would lose digits in a browser and overflow the counter: they get a new one.
+_LARGEST_ID = 2**53 - 1
 
 
 @dataclass
@@ -73,14 +74,18 @@ def _match_images(
     by_name = {image.original_name: image for image in rows}
     last_parts = Counter(Path(image.original_name).name for image in rows)
     by_last = {Path(i.original_name).name: i for i in rows if last_parts[Path(i.original_name).name] == 1}
-    found = {}
+    found: dict[int, Image] = {}
+    matched: set[int] = set()
     for block in coco.images.values():
         image = by_name.get(block.file_name) or by_last.get(Path(block.file_name).name)
         complaint = _complaint(block, image)
+        if image is not None and image.id in matched:
+            complaint = "another image of the file has this name already. Its masks are left out"
         if complaint or image is None:
             report.refused.append(f"image {block.id} ({block.file_name}): {complaint}")
         else:
             found[block.id] = image
+            matched.add(image.id)
     return found
 
 
@@ -100,7 +105,7 @@ def _category(session: Session, dataset_id: int, block: CocoCategory) -> int:
     if known is not None:
         return known
     taken = session.scalar(select(Category.id).where(here, Category.export_id == block.id))
-    if taken is None and block.id > 0:
+    if taken is None and 0 < block.id <= _LARGEST_ID:
         export_id = block.id
         raise_export_id(session, dataset_id, "category", export_id)
     else:
@@ -152,8 +157,6 @@ def _usable(
 def _row(annotation: CocoAnnotation, target: _Target, made_by_people: bool) -> dict[str, Any]:
     image = target.images[annotation.image_id]
     category_id = annotation.category_id
-    if category_id is not None and category_id not in target.categories:
-        raise BadInput(f"annotation {annotation.id}: its category {category_id} was refused")
     return {
         "dataset_id": target.dataset_id,
         "image_id": image.id,
@@ -177,7 +180,7 @@ def _give_export_ids(
 ) -> None:
     """Each mask keeps the id of its file unless another mask of the dataset has it."""
     for row in rows:
-        if row["imported_id"] > 0 and row["imported_id"] not in taken:
+        if 0 < row["imported_id"] <= _LARGEST_ID and row["imported_id"] not in taken:
             row["export_id"] = row["imported_id"]
             taken.add(row["export_id"])
     highest = max(taken, default=0)
