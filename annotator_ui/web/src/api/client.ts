@@ -41,13 +41,19 @@ export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
+/** The server's words begin in lower case, as a command line wants them; people read a sentence. */
+export function asSentence(words: string): string {
+  const text = words.charAt(0).toUpperCase() + words.slice(1);
+  return /[.!?:]$/.test(text) ? text : `${text}.`;
+}
+
 async function readProblem(response: Response): Promise<ApiError> {
   const seconds = Number(response.headers.get("Retry-After") ?? Number.NaN);
   const retryAfterS = Number.isFinite(seconds) ? seconds : null;
   try {
     const problem = (await response.json()) as { detail?: string; title?: string };
     const sentence = problem.detail ?? problem.title ?? `The server answered ${response.status}.`;
-    return new ApiError(response.status, sentence, retryAfterS);
+    return new ApiError(response.status, asSentence(sentence), retryAfterS);
   } catch {
     return new ApiError(response.status, `The server answered ${response.status}.`, retryAfterS);
   }

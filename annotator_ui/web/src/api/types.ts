@@ -69,7 +69,7 @@ export interface Mask {
   segmentation: Rle;
   bbox: [number, number, number, number];
   area: number;
-  stage: string;
+  stage: string | null;
   source: "model" | "human" | "imported";
   predicted_iou: number | null;
   stability_score: number | null;
@@ -105,7 +105,8 @@ export interface Assignment {
 export interface NextAssignment {
   assignment: Assignment | null;
   reason: string | null;
-  retry_after_s?: number;
+  /** Null or absent when waiting will not help. */
+  retry_after_s?: number | null;
 }
 
 export interface Candidate {
@@ -153,8 +154,8 @@ export interface VersionRow {
 export interface FailedJob {
   id: number;
   kind: string;
-  reason: string;
-  at: string;
+  reason: string | null;
+  at: string | null;
 }
 
 export interface Progress {

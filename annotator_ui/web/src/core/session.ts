@@ -2,7 +2,7 @@
  * One person labelling one dataset: the only place where the store, the predictor, the outbox and the clock meet.
  * Every public method is something a person does (see actions.ts for the keys); none of them throws.
  */
-import { type ApiClient, ApiError, NetworkError, isAbort } from "../api/client";
+import { type ApiClient, ApiError, NetworkError, asSentence, isAbort } from "../api/client";
 import type { Assignment, Prompt } from "../api/types";
 import { bitmapFor } from "./bitmaps";
 import { ActiveClock } from "./clock";
@@ -226,8 +226,8 @@ export class LabelSession {
         await this.open(answer.assignment, signal);
         return;
       }
-      this.store.setState({ ...FRESH_WORK, phase: "empty", reason: answer.reason, assignment: null, image: null });
-      if (answer.retry_after_s !== undefined) this.after(answer.retry_after_s * 1000, () => void this.next());
+      this.store.setState({ ...FRESH_WORK, phase: "empty", reason: answer.reason && asSentence(answer.reason), assignment: null, image: null });
+      if (answer.retry_after_s) this.after(answer.retry_after_s * 1000, () => void this.next());
     } catch (error) {
       if (signal.aborted) return;
       this.store.setState({ phase: "failed", reason: error instanceof Error ? error.message : String(error) });

@@ -34,8 +34,8 @@ function FailedRow({ job, dataset }: { job: FailedJob; dataset: string }): React
   return (
     <li>
       <div>
-        <strong>{job.kind}</strong> <time className="muted" dateTime={job.at}>{new Date(job.at).toLocaleString()}</time>
-        <p>{job.reason}</p>
+        <strong>{job.kind}</strong> {job.at && <time className="muted" dateTime={job.at}>{new Date(job.at).toLocaleString()}</time>}
+        <p>{job.reason ?? "No reason was written down."}</p>
         {retry.error && <p role="alert" className="form-error">{retry.error.message}</p>}
       </div>
       {(role === "admin" || role === "researcher") && (

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 
+import { asSentence } from "../../src/api/client";
 import { lineChart, niceCeiling } from "../../src/ui/chart_geometry";
 import { parseRoute, pathOf } from "../../src/ui/router";
 
@@ -20,4 +21,9 @@ test("a chart leaves out what was not measured", () => {
 
 test("a scale ends at a round number", () => {
   expect([0, 0.7, 1, 3.2, 11].map(niceCeiling)).toEqual([1, 1, 1, 5, 20]);
+});
+
+test("the server's words become a sentence", () => {
+  expect(asSentence("this link has run out: ask for a new one")).toBe("This link has run out: ask for a new one.");
+  expect(asSentence("Every image is done.")).toBe("Every image is done.");
 });
