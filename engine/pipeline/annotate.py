@@ -63,8 +63,10 @@ def accept(session: Session, settings: Settings, user_id: int, act: Accept) -> t
     second_opinion = assignment.state == "expired"
     _check_room(session, settings, image)
     superseded = None
-    if act.supersedes_id is not None and not second_opinion:
-        superseded = _current_mask(session, image, act.supersedes_id)
+    if act.supersedes_id is not None:
+        # Somebody else may have changed the mask by now; a second opinion replaces nothing anyway.
+        corrected = (_mask_on if second_opinion else _current_mask)(session, image, act.supersedes_id)
+        superseded = None if second_opinion else corrected
     _check_category(session, image, act.category_id)
     annotation = _annotation(session, act, assignment, user_id, digest, rle)
     if not _insert(session, annotation):
@@ -118,7 +120,10 @@ def restore(
 
 
 def _body_sha256(body: Mapping[str, Any]) -> str:
-    written = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        written = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise BadInput("a number of this act is infinite or none at all: send plain numbers") from None
     return hashlib.sha256(written.encode()).hexdigest()
 
 
@@ -181,20 +186,23 @@ def _check_category(session: Session, image: Image, category_id: int | None) -> 
         raise Conflict(f"the category {category.name} was retired; choose another")
 
 
-def _current_mask(session: Session, image: Image, mask_id: int) -> Mask:
-    current = select(current_masks.c.mask_id).where(current_masks.c.mask_id == mask_id)
+def _mask_on(session: Session, image: Image, mask_id: int) -> Mask:
     mask = session.get(Mask, mask_id)
     if mask is None or mask.image_id != image.id:
         raise NotFound("no such mask on this image")
+    return mask
+
+
+def _current_mask(session: Session, image: Image, mask_id: int) -> Mask:
+    mask = _mask_on(session, image, mask_id)
+    current = select(current_masks.c.mask_id).where(current_masks.c.mask_id == mask_id)
     if session.scalar(current) is None:
         raise Conflict("this mask was changed or deleted meanwhile; reload the image")
     return mask
 
 
 def _deleted_mask(session: Session, image: Image, mask_id: int) -> Mask:
-    mask = session.get(Mask, mask_id)
-    if mask is None or mask.image_id != image.id:
-        raise NotFound("no such mask on this image")
+    mask = _mask_on(session, image, mask_id)
     ended = select(Annotation.id).where(Annotation.act == "delete", Annotation.target_mask_id == mask_id)
     followed = select(Mask.id).where(Mask.supersedes_id == mask_id)
     if session.scalar(ended) is None or session.scalar(followed) is not None:

@@ -16,6 +16,7 @@ from engine.store.embeddings import Embedding
 from engine.store.events import record_event
 from engine.store.images import Image, ImageProgress
 from engine.store.model_versions import ActiveModel
+from engine.store.users import User
 
 _RACES = 5
 
@@ -39,6 +40,8 @@ def next_assignment(
     dataset = session.get_one(Dataset, dataset_id)
     if dataset.open_stage is None:
         return Waiting("No stage of this dataset is open: `maskloop stage open assisted-manual` opens one.")
+    # A page that asks twice at once must not get two images: the second waits here and finds the first's.
+    session.execute(select(User.id).where(User.id == user_id).with_for_update())
     mine = _open_one(session, dataset, user_id)
     if mine is not None:
         return _extend(session, settings, mine)
@@ -173,6 +176,8 @@ def _take(
 
 def _why_none(session: Session, dataset: Dataset) -> Waiting:
     left = session.scalar(select(func.count()).select_from(Image).where(_unfinished(dataset))) or 0
+    if left == 0 and session.scalar(select(Image.id).where(Image.dataset_id == dataset.id).limit(1)) is None:
+        return Waiting("This dataset has no image yet: `maskloop images import` brings some in.")
     if left == 0:
         return Waiting("Every image of this dataset is done.")
     free = select(func.count()).select_from(Image).where(_unfinished(dataset) & ~_held(session, dataset))

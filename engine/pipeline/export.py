@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from engine.errors import BadInput
+from engine.errors import BadInput, NotFound
 from engine.formats.coco import CocoAnnotation, CocoCategory, CocoImage
 from engine.formats.coco_writer import CocoWriter
+from engine.formats.json_fields import file_name_of
 from engine.formats.manifest import file_sha256, write_manifest
 from engine.geometry.rle import Rle
+from engine.store.base import utc_now
 from engine.store.categories import Category
 from engine.store.datasets import dataset_named, take_export_ids
 from engine.store.events import record_event
@@ -60,11 +62,12 @@ def export(
     """
     if format not in FORMATS:
         raise BadInput(f"there is no format {format!r} yet; the formats are: {', '.join(FORMATS)}")
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty: name a new folder")
     with workspace.write() as session:
         dataset_id = dataset_named(session, dataset).id
-        snapshot = session.get_one(Snapshot, snapshot_id)
+        snapshot = _snapshot(session, dataset_id, snapshot_id)
         class_free = _class_free_category(session, dataset_id, snapshot_id)
     draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     draft.mkdir(parents=True)
@@ -81,6 +84,13 @@ def export(
     return ExportReport(folder, snapshot.name, snapshot.digest_sha256, snapshot.n_images, n_masks)
 
 
+def _snapshot(session: Session, dataset_id: int, snapshot_id: int) -> Snapshot:
+    found = session.get(Snapshot, snapshot_id)
+    if found is None or found.dataset_id != dataset_id:
+        raise NotFound(f"the dataset has no snapshot {snapshot_id}: `maskloop snapshot list` shows them")
+    return found
+
+
 def _class_free_category(session: Session, dataset_id: int, snapshot_id: int) -> Category | None:
     """The dataset's category for masks without one, if the snapshot holds such; made once, never offered."""
     members = select(Mask.id).join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
@@ -92,7 +102,8 @@ def _class_free_category(session: Session, dataset_id: int, snapshot_id: int) ->
     if known is not None:
         return known
     export_id = take_export_ids(session, dataset_id, "category", 1)[0]
-    category = Category(dataset_id=dataset_id, name=_CLASS_FREE, export_id=export_id)
+    # Retired from the start: it is COCO's need, and no choice of an annotator's.
+    category = Category(dataset_id=dataset_id, name=_CLASS_FREE, export_id=export_id, retired_at=utc_now())
     session.add(category)
     session.flush()
     return category
@@ -108,8 +119,7 @@ def _write_coco(
 ) -> int:
     with workspace.read() as session:
         images = list(_snapshot_images(session, snapshot.id))
-        every = select(Category).where(Category.dataset_id == dataset_id).order_by(Category.export_id)
-        categories = list(session.scalars(every))
+        categories = _categories(session, snapshot, class_free)
     names = _file_names(images)
     licences = _licences(images)
     writer = CocoWriter(
@@ -129,6 +139,17 @@ def _write_coco(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(workspace.blobs.read(image.pixels_sha256))
     return writer.n_annotations
+
+
+def _categories(session: Session, snapshot: Snapshot, class_free: Category | None) -> list[Category]:
+    """Those there were when the snapshot was taken, used or not: one made later must not change its bytes."""
+    members = select(Mask.category_id).join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
+    used = members.where(SnapshotMask.snapshot_id == snapshot.id)
+    then = (Category.created_at <= snapshot.created_at) | Category.id.in_(used)
+    if class_free is not None:
+        then |= Category.id == class_free.id
+    here = Category.dataset_id == snapshot.dataset_id
+    return list(session.scalars(select(Category).where(here, then).order_by(Category.export_id)))
 
 
 def _snapshot_images(session: Session, snapshot_id: int) -> Iterator[Image]:
@@ -162,14 +183,23 @@ def _file_names(images: list[Image]) -> dict[int, str]:
     taken: set[str] = set()
     names = {}
     for image in images:
-        path = Path(image.original_name)
+        path = Path(_portable(image.original_name))
         wanted = {"image/png": (".png",), "image/jpeg": (".jpg", ".jpeg")}[image.media_type]
         name = path if path.suffix.lower() in wanted else path.with_name(path.name + wanted[0])
-        if name.as_posix() in taken:
+        # Compared without case, as some file systems do.
+        while name.as_posix().lower() in taken:
             name = name.with_name(f"{name.stem}-{image.export_id}{name.suffix}")
-        taken.add(name.as_posix())
+        taken.add(name.as_posix().lower())
         names[image.id] = name.as_posix()
     return names
+
+
+def _portable(name: str) -> str:
+    """The name, or where COCO's readers refuse it, one with the offending characters replaced."""
+    try:
+        return file_name_of({"file_name": name}, "file_name", "image")
+    except BadInput:
+        return "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in name)
 
 
 def _licences(images: list[Image]) -> dict[str, int]:

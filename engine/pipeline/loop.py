@@ -134,7 +134,7 @@ def _continue_round(session: Session, settings: Settings, dataset: Dataset, acti
     if training is not None and candidate is None and not _has_ended(session, f"train:{training.id}"):
         arguments = {"snapshot_id": training.id, "parent_id": active.model_version_id}
         return _ask(session, "train", dataset.id, arguments, str(training.id))
-    if training is not None and candidate is not None and not _settled(session, candidate):
+    if training is not None and candidate is not None and not _settled(session, candidate, active):
         return _judge(session, settings, dataset, training, candidate, active)
     return _begin_round(session, settings, dataset)
 
@@ -171,11 +171,13 @@ def _judge(
         Evaluation.snapshot_id == gate.id, Evaluation.model_version_id.in_(pair)
     )
     missing = set(pair) - set(session.scalars(judged))
+    n_asked = 0
     for version_id in sorted(missing):
         arguments = {"model_version_id": version_id, "snapshot_id": gate.id}
-        _ask(session, "evaluate", dataset.id, arguments, f"{version_id}:{gate.id}:{_protocol_key(settings)}")
+        key = f"{version_id}:{gate.id}:{_protocol_key(settings)}"
+        n_asked += _ask(session, "evaluate", dataset.id, arguments, key)
     if missing:
-        return len(missing)
+        return n_asked
     arguments = {"model_version_id": candidate.id, "snapshot_id": gate.id}
     return _ask(session, "promote", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}")
 
@@ -249,15 +251,16 @@ def _candidate_of(session: Session, training: Snapshot | None) -> ModelVersion |
     return session.scalar(made.order_by(ModelVersion.id.desc()).limit(1))
 
 
-def _settled(session: Session, candidate: ModelVersion) -> bool:
-    """Refused, or active at some time: the round is over. A failed step waits for a person's retry."""
+def _settled(session: Session, candidate: ModelVersion, active: ActiveModel) -> bool:
+    """Refused, active at some time, or overtaken by a person who activated another version than the one it
+    was compared with: the round is over. A failed step waits for a person's retry."""
     decision = session.scalar(select(Decision).where(Decision.model_version_id == candidate.id))
     if decision is None:
         return False
+    if decision.verdict == "refuse" or decision.figures["active_id"] != active.model_version_id:
+        return True
     switched = (Event.kind == "model.activated") & (Event.subject_id == candidate.id)
-    return (
-        decision.verdict == "refuse" or session.scalar(select(Event.id).where(switched).limit(1)) is not None
-    )
+    return session.scalar(select(Event.id).where(switched).limit(1)) is not None
 
 
 def _has_ended(session: Session, unique_key: str) -> bool:

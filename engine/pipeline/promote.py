@@ -21,7 +21,7 @@ MIN_GAIN = 0.005
 def decide(work: Work, *, model_version_id: int, snapshot_id: int) -> Write:
     """Compares the candidate with the active version on one held-out snapshot; returns the verdict's write.
 
-    Both must have been evaluated there under the present protocol; Conflict otherwise.
+    Both must have been evaluated there by one protocol; Conflict otherwise.
     """
     settings = work.workspace.settings
 
@@ -34,6 +34,8 @@ def decide(work: Work, *, model_version_id: int, snapshot_id: int) -> Write:
             raise Conflict("the dataset has no active model to compare with")
         candidate = _figures(session, model_version_id, snapshot_id)
         present = _figures(session, active.model_version_id, snapshot_id)
+        if candidate["protocol_sha256"] != present["protocol_sha256"]:
+            raise Conflict("the two versions were evaluated by different protocols: evaluate both again")
         word, reason = verdict(candidate, present, settings)
         figures = {"candidate": candidate, "active": present, "active_id": active.model_version_id}
         if session.scalar(select(Decision.id).where(Decision.model_version_id == version.id)) is None:
@@ -108,7 +110,7 @@ def _figures(session: Session, model_version_id: int, snapshot_id: int) -> dict[
     row = session.scalar(select(Evaluation).where(pair).order_by(Evaluation.id.desc()).limit(1))
     if row is None:
         raise Conflict(f"model version {model_version_id} was not evaluated on snapshot {snapshot_id} yet")
-    return row.figures | {"evaluation_id": row.id}
+    return row.figures | {"evaluation_id": row.id, "protocol_sha256": row.protocol_sha256}
 
 
 def _mean_iou(figures: Mapping[str, Any]) -> float:

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, func, insert, select
 from sqlalchemy.orm import Session
 
-from engine.errors import Conflict, NotFound, Refused
+from engine.errors import BadInput, Conflict, NotFound, Refused
 from engine.store.categories import Category
 from engine.store.datasets import Dataset
 from engine.store.events import record_event
@@ -18,7 +18,15 @@ from engine.store.runner import Work, Write
 from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
 
 _CHUNK = 5000
+# How the loop names its own lists, and finds them again.
+ROUND = "round-"
 _FILTERS = frozenset({"split", "touched_by_person", "source", "stage"})
+
+
+class _ImageRow(NamedTuple):
+    id: int
+    export_id: int
+    pixels_sha256: str
 
 
 def take(
@@ -33,15 +41,25 @@ def take(
 
     Without a name, an unchanged set gives the snapshot that was taken last. Held-out images never enter a
     training snapshot: the query is narrowed here and a trigger guards the table. Raises Refused for an
-    unknown filter, Conflict for a name that is taken.
+    unknown filter, BadInput for a name of the loop's own rounds, Conflict for a name that is taken.
     """
-    asked = dict(query or {})
+    if name is not None and name.startswith(ROUND):
+        raise BadInput(f"names that begin with {ROUND} belong to training rounds: choose another")
+    return _take(session, dataset_id, kind, name, query or {})
+
+
+def _take(
+    session: Session, dataset_id: int, kind: str, name: str | None, query: Mapping[str, Any]
+) -> Snapshot:
+    # The row lock on the dataset keeps two snapshots of one dataset from choosing the same name at once.
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
+    asked = dict(query)
     if unknown := set(asked) - _FILTERS:
         raise Refused(f"a snapshot cannot be filtered by {', '.join(sorted(unknown))}")
     if kind == "training":
         asked["split"] = "train"
     rows = session.execute(_chosen(dataset_id, asked)).all()
-    image_rows = session.execute(_images(dataset_id, kind, asked)).all()
+    image_rows = _images(session, dataset_id, kind, asked, rows)
     digest = _digest(rows, image_rows)
     latest = _latest(session, dataset_id, kind)
     if name is None and latest is not None and (latest.digest_sha256, latest.query) == (digest, asked):
@@ -63,16 +81,10 @@ def freeze_round(work: Work, *, dataset_id: int, number: int) -> Write:
     """The two lists of one round: what the candidate learns from, and the held-out masks it is judged by."""
 
     def write(session: Session) -> dict[str, Any]:
-        gate = take(
-            session,
-            dataset_id,
-            "evaluation",
-            name=f"round-{number}-held-out",
-            query={"split": "val", "touched_by_person": True},
-        )
-        training = take(
-            session, dataset_id, "training", name=f"round-{number}", query={"touched_by_person": True}
-        )
+        by_people = {"touched_by_person": True}
+        held_out = by_people | {"split": "val"}
+        gate = _take(session, dataset_id, "evaluation", f"{ROUND}{number}-held-out", held_out)
+        training = _take(session, dataset_id, "training", f"{ROUND}{number}", by_people)
         if training.n_masks == 0:
             raise Refused("there is no mask to train on yet: annotate some images first")
         return {"training": training.id, "held_out": gate.id, "n_masks": training.n_masks}
@@ -132,6 +144,7 @@ def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[*tuple[Any, ...
         Mask.export_id,
         Mask.counts,
         Mask.iscrowd,
+        Mask.image_id,
         Image.export_id.label("image_export_id"),
         Image.pixels_sha256,
         Category.name.label("category"),
@@ -145,22 +158,24 @@ def _chosen(dataset_id: int, asked: Mapping[str, Any]) -> Select[*tuple[Any, ...
     return joined.where(*_matching(dataset_id, asked)).order_by(Image.export_id, Mask.export_id, Mask.id)
 
 
-def _images(dataset_id: int, kind: str, asked: Mapping[str, Any]) -> Select[*tuple[Any, ...]]:
-    """A release covers every image, with masks or without; the other kinds those that have some."""
+def _images(
+    session: Session,
+    dataset_id: int,
+    kind: str,
+    asked: Mapping[str, Any],
+    rows: Sequence[Row[*tuple[Any, ...]]],
+) -> list[_ImageRow]:
+    """A release covers every image, with masks or without; the other kinds those of the masks read."""
+    if kind != "release":
+        found = (_ImageRow(row.image_id, row.image_export_id, row.pixels_sha256) for row in rows)
+        return sorted(set(found), key=lambda image: image.export_id)
+    split = [Image.split == asked["split"]] if "split" in asked else []
     columns = select(Image.id, Image.export_id, Image.pixels_sha256)
-    if kind == "release":
-        split = [Image.split == asked["split"]] if "split" in asked else []
-        return columns.where(Image.dataset_id == dataset_id, *split).order_by(Image.export_id)
-    with_masks = (
-        select(Mask.image_id)
-        .join(current_masks, current_masks.c.mask_id == Mask.id)
-        .join(Image, Image.id == Mask.image_id)
-        .where(*_matching(dataset_id, asked))
-    )
-    return columns.where(Image.id.in_(with_masks)).order_by(Image.export_id)
+    chosen = columns.where(Image.dataset_id == dataset_id, *split).order_by(Image.export_id)
+    return [_ImageRow(*row) for row in session.execute(chosen)]
 
 
-def _digest(rows: Sequence[Row[*tuple[Any, ...]]], image_rows: Sequence[Row[*tuple[Any, ...]]]) -> str:
+def _digest(rows: Sequence[Row[*tuple[Any, ...]]], image_rows: Sequence[_ImageRow]) -> str:
     """SHA-256 over images and masks by content: equal on SQLite and Postgres, whatever the row ids."""
     digest = hashlib.sha256()
     for image in image_rows:
@@ -189,8 +204,6 @@ def _insert(session: Session, snapshot: Snapshot, mask_ids: list[int], image_ids
     here = Snapshot.dataset_id == snapshot.dataset_id
     if session.scalar(select(Snapshot.id).where(here, Snapshot.name == snapshot.name)) is not None:
         raise Conflict(f"there is a snapshot named {snapshot.name!r} already; choose another name")
-    # The row lock on the dataset keeps two snapshots of one dataset from choosing the same name at once.
-    session.execute(select(Dataset.id).where(Dataset.id == snapshot.dataset_id).with_for_update())
     session.add(snapshot)
     session.flush()
     for chunk in _chunks(image_ids):
