@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Workspace:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session in a transaction that may change nothing; its rows stay readable afterwards."""
-        with _sentences(), self.sessions(bind=_reading(self.engine)) as session:
+        with _sentences(), self.sessions(bind=self._reader) as session:
             yield session
 
     @contextmanager
@@ -47,9 +48,18 @@ class Workspace:
         SQLite takes its write lock before the first statement (BEGIN IMMEDIATE): what was read inside holds
         until the commit; on Postgres lock what you read. Unavailable: the database is away or too busy.
         """
-        with _sentences(), self.sessions(bind=_writing(self.engine)) as session:
+        with _sentences(), self.sessions(bind=self._writer) as session:
             with session.begin():
                 yield session
+
+    # The same connections under other options; made once, since every making leaves a listener behind.
+    @cached_property
+    def _reader(self) -> Engine:
+        return _reading(self.engine)
+
+    @cached_property
+    def _writer(self) -> Engine:
+        return _writing(self.engine)
 
     def close(self) -> None:
         """Closes every pooled connection."""

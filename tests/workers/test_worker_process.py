@@ -59,6 +59,7 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(
     assert "maskloop db upgrade" in no_database and "--no-tick" in no_tick
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_is_said_quickly(settings: Settings) -> None:
     away = load_settings(settings.home, {"worker": {"broker": "redis://127.0.0.1:1/0"}})
     began = time.monotonic()
