@@ -1,5 +1,5 @@
 import { QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import type { ReactElement } from "react";
+import { type ReactElement, useEffect } from "react";
 
 import { ApiError } from "../api/client";
 import { DatasetsPage } from "./DatasetsPage";
@@ -8,7 +8,7 @@ import { ProgressPage } from "./ProgressPage";
 import { SignInPage } from "./SignInPage";
 import { ME, UserProvider, useMe } from "./account";
 import { Notice } from "./parts";
-import { useRoute } from "./router";
+import { type Route, useRoute } from "./router";
 
 const queries: QueryClient = new QueryClient({
   // A session that has run out shows the sign-in form wherever it is noticed.
@@ -34,9 +34,18 @@ export function App(): ReactElement {
   );
 }
 
+function titleOf(route: Route): string {
+  if (route.page === "label") return `${route.dataset} – Maskloop`;
+  if (route.page === "progress") return `${route.dataset}: progress – Maskloop`;
+  return "Maskloop";
+}
+
 function Pages(): ReactElement {
   const route = useRoute();
   const { user, error } = useMe();
+  useEffect(() => {
+    document.title = titleOf(route);
+  }, [route]);
   if (route.page === "sign-in") return <SignInPage />;
   if (error) return <Notice title="The server does not answer">{error.message}</Notice>;
   if (user === undefined) return <Notice title="One moment">Loading Maskloop…</Notice>;

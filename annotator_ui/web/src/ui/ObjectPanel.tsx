@@ -1,4 +1,4 @@
-import { type ReactElement, useMemo, useState } from "react";
+import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
 
 import type { Category } from "../api/types";
 import type { LocalMask } from "../core/commands";
@@ -37,13 +37,18 @@ function FirstSteps(): ReactElement {
 function MaskList(): ReactElement {
   const [masks] = useLabel((state) => state.masks);
   const [top, setTop] = useState(0);
-  const [height, setHeight] = useState(600);
   const newestFirst = useMemo(() => masks.toReversed(), [masks]);
+  const list = useRef<HTMLDivElement>(null);
+  const [selectedId] = useLabel((state) => state.selectedId);
+  useEffect(() => {
+    const index = newestFirst.findIndex((mask) => mask.localId === selectedId);
+    if (list.current && index >= 0) bringIntoView(list.current, index * ROW_PX);
+  }, [selectedId, newestFirst]);
   const first = Math.max(Math.floor(top / ROW_PX) - OVERSCAN_ROWS, 0);
-  const last = Math.min(Math.ceil((top + height) / ROW_PX) + OVERSCAN_ROWS, newestFirst.length);
+  const last = Math.min(Math.ceil((top + window.innerHeight) / ROW_PX) + OVERSCAN_ROWS, newestFirst.length);
   return (
     <div className="mask-list" role="listbox" aria-label="Accepted masks" tabIndex={0}
-      ref={(element) => setHeight(element?.clientHeight ?? height)}
+      ref={list}
       onScroll={(event) => setTop(event.currentTarget.scrollTop)}>
       <div className="mask-rows" style={{ height: newestFirst.length * ROW_PX }}>
         {newestFirst.slice(first, last).map((mask, i) => (
@@ -52,6 +57,12 @@ function MaskList(): ReactElement {
       </div>
     </div>
   );
+}
+
+function bringIntoView(list: HTMLElement, rowTop: number): void {
+  const { scrollTop, clientHeight } = list;
+  if (rowTop < scrollTop) list.scrollTop = rowTop;
+  else if (rowTop + ROW_PX > scrollTop + clientHeight) list.scrollTop = rowTop + ROW_PX - clientHeight;
 }
 
 function MaskRow({ mask, number, top }: { mask: LocalMask; number: number; top: number }): ReactElement {

@@ -30,7 +30,8 @@ export function useMe(): { user: User | null | undefined; error: Error | null } 
 export function useSetMe(): (signedIn: SignedIn | null) => void {
   const queries = useQueryClient();
   return (signedIn) => {
-    if (signedIn === null) queries.clear();
+    // What one person saw is not for the next one at this screen.
+    if (signedIn === null) queries.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== ME[0] });
     queries.setQueryData(ME, signedIn?.user ?? null);
   };
 }
