@@ -130,3 +130,22 @@ def workspace(request: pytest.FixtureRequest) -> Workspace:
     opened = request.getfixturevalue(f"{request.param}_workspace")
     assert isinstance(opened, Workspace)
     return opened
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """(safetensors, ONNX decoder) of a very small untrained Sam: the real thing, worth nothing."""
+    import torch
+
+    from engine.modeling import SamConfig, build_sam
+    from engine.modeling.checkpoint import save_checkpoint
+    from engine.modeling.onnx import export_decoder
+    from engine.modeling.sam_config import TinyVitConfig
+
+    torch.set_num_threads(1)
+    encoder = TinyVitConfig((8, 8, 16, 16), (1, 1, 1, 1), (1, 1, 2, 2), (4, 4, 8, 4))
+    config = SamConfig("small", 128, encoder, prompt_dim=16, mlp_dim=32, iou_hidden=16)
+    sam = build_sam(config, seed=0)
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    save_checkpoint(path, sam.state_dict(), config)
+    return path.read_bytes(), export_decoder(sam)

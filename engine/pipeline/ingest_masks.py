@@ -127,7 +127,8 @@ def _add_masks(
     session: Session, target: _Target, coco: CocoFile, made_by_people: bool, report: MaskImportReport
 ) -> None:
     here = Mask.dataset_id == target.dataset_id
-    known = set(session.execute(select(Mask.image_id, Mask.imported_id, Mask.counts).where(here)).tuples())
+    columns = select(Mask.image_id, Mask.imported_id, Mask.counts).where(here)
+    known = {(image_id, imported_id, counts) for image_id, imported_id, counts in session.execute(columns)}
     taken = set(session.scalars(select(Mask.export_id).where(here).distinct()))
     wanted = _usable(coco, target, known, report)
     while chunk := list(islice(wanted, _CHUNK)):

@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from apiflask import APIFlask
 from PIL import Image as Picture
 from PIL import ImageDraw
 
 from annotator_ui.app import create_app
 from engine.config import load_settings
-from engine.modeling import SamConfig, build_sam
-from engine.modeling.checkpoint import save_checkpoint
-from engine.modeling.onnx import export_decoder
-from engine.modeling.sam_config import TinyVitConfig
 from engine.pipeline import accounts
 from engine.pipeline.adopt import adopt_weights
 from engine.pipeline.embed import embed
@@ -64,18 +59,6 @@ class Browser:
 
 def address(path: str) -> str:
     return path if path.startswith("/") else f"/api/v1/{path}"
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """(safetensors, ONNX decoder) of a very small untrained Sam."""
-    torch.set_num_threads(1)
-    encoder = TinyVitConfig((8, 8, 16, 16), (1, 1, 1, 1), (1, 1, 2, 2), (4, 4, 8, 4))
-    config = SamConfig("small", 128, encoder, prompt_dim=16, mlp_dim=32, iou_hidden=16)
-    sam = build_sam(config, seed=0)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_checkpoint(path, sam.state_dict(), config)
-    return path.read_bytes(), export_decoder(sam)
 
 
 @pytest.fixture(scope="session")
