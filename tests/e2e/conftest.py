@@ -66,7 +66,7 @@ def trained_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     sam = build_sam(config, parity / "trained_tiny_sam.pth")
     path = tmp_path_factory.mktemp("model") / "trained.safetensors"
     save_checkpoint(path, sam.state_dict(), config)
-    return path.read_bytes(), export_decoder(sam)
+    return path.read_bytes(), export_decoder(sam, n_checked_points=1)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from engine.formats.verify import verify
 from engine.geometry.quality import iou_masks
-from engine.pipeline import export, snapshot
+from engine.pipeline import accounts, export, snapshot
 from engine.pipeline.predict import as_candidates, fold_on, ground_of
 from engine.store.datasets import dataset_named
 from engine.store.masks import Mask
@@ -45,7 +45,7 @@ def page(chromium: Browser, site: Site) -> Iterator[Page]:
     complaints.clear()
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/label/cells")
-    expect(page.get_by_text("image 1 of 2")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"image \d of 2"))).to_be_visible()
     yield page
     assert complaints == []
     context.close()
@@ -181,3 +181,43 @@ def check_export(site: Site, folder: Path) -> None:
         ground = ground_of(session, mask.image_id, mask.model_version_id or 0)
     candidates = fold_on(site.workspace, ground, mask.prompts, mask.chosen[:-1])
     assert as_candidates(candidates, ground)[mask.chosen[-1]].segmentation == annotation["segmentation"]
+
+
+def test_a_link_opens_the_page_and_the_progress_page_counts(chromium: Browser, site: Site) -> None:
+    with site.workspace.write() as session:
+        token = accounts.make_link(session, accounts.user_named(session, "ann").id)
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    page = context.new_page()
+    page.goto(f"{site.url}/sign-in#token={token}")
+    page.wait_for_url("**/label/cells")
+    assert token not in page.url
+    page.get_by_role("link", name="Progress").click()
+    page.wait_for_url("**/progress/cells")
+    expect(page.get_by_text("trained-tiny").first).to_be_visible()
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / "6-progress.png"))
+    context.close()
+
+
+def test_a_box_is_refined_by_a_background_click_and_a_mask_deleted(page: Page, site: Site) -> None:
+    count, chip = page.get_by_test_id("mask-count"), page.locator(".candidate-chip")
+    expect(count).to_have_text("0")
+    box = page.get_by_test_id("canvas").bounding_box()
+    assert box is not None
+    centre = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(centre[0] - 60, centre[1] - 60)
+    page.mouse.down()
+    page.mouse.move(centre[0], centre[1], steps=4)
+    page.mouse.move(centre[0] + 60, centre[1] + 60, steps=4)
+    page.mouse.up()
+    expect(chip).to_contain_text("IoU")
+    page.mouse.click(centre[0] + 50, centre[1] + 50, button="right")
+    expect(chip).not_to_contain_text("/3")
+    expect(chip).to_contain_text("IoU")
+    look(page, "7-box-and-background")
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("1")
+    page.keyboard.press(".")
+    page.keyboard.press("Delete")
+    expect(count).to_have_text("0")
+    expect(page.get_by_test_id("save-state")).to_have_text("saved")
