@@ -74,7 +74,7 @@ def largest_difference(sam: Sam, onnx_model: bytes, n_points: int, seed: int = 0
     session = DecoderSession(onnx_model, sam.config)
     rng = np.random.default_rng(seed)
     embedding = rng.standard_normal(
-        (sam.config.prompt_dim, *[sam.config.embedding_grid] * 2), dtype=np.float32
+        (sam.config.embedding_channels, *[sam.config.embedding_grid] * 2), dtype=np.float32
     )
     worst = 0.0
     for n in range(1, n_points + 1):
@@ -117,7 +117,7 @@ def _exported(sam: Sam) -> bytes:
 def _example(sam: Sam) -> tuple[Tensor, ...]:
     grid, side = sam.config.embedding_grid, sam.config.logits_size
     return (
-        torch.randn(1, sam.config.prompt_dim, grid, grid),
+        torch.randn(1, sam.config.embedding_channels, grid, grid),
         torch.rand(1, 5, 2) * sam.config.img_size,
         torch.tensor([[1.0, 0.0, 2.0, 3.0, -1.0]]),
         torch.randn(1, 1, side, side),

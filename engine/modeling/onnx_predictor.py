@@ -82,7 +82,7 @@ class DecoderSession:
         return logits[0], iou_predictions[0]
 
     def _checked(self, embedding: Floats) -> Floats:
-        wanted = (self.config.prompt_dim, self.config.embedding_grid, self.config.embedding_grid)
+        wanted = (self.config.embedding_channels, self.config.embedding_grid, self.config.embedding_grid)
         if embedding.shape != wanted:
             raise BadInput(
                 f"this model's image embedding has shape {wanted}, not {embedding.shape}; embed again"

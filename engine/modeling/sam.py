@@ -67,11 +67,17 @@ def assemble(config: SamConfig) -> Sam:
         config,
         _image_encoder(config),
         PromptEncoder(dim, config.embedding_grid, config.img_size, config.mask_in_chans),
-        MaskDecoder(dim, transformer, config.num_multimask_outputs, config.iou_hidden),
+        MaskDecoder(
+            dim,
+            transformer,
+            config.num_multimask_outputs,
+            config.iou_hidden,
+            detail_channels=config.detail_channels,
+        ),
     )
 
 
 def _image_encoder(config: SamConfig) -> nn.Module:
     if isinstance(config.encoder, VitConfig):
         return ImageEncoderViT(config.encoder, config.img_size, config.prompt_dim)
-    return TinyViT(config.encoder, config.img_size, config.prompt_dim)
+    return TinyViT(config.encoder, config.img_size, config.prompt_dim, config.detail_channels)

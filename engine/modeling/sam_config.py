@@ -50,6 +50,8 @@ class SamConfig:
     decoder_heads: int = 8
     num_multimask_outputs: int = 3
     mask_in_chans: int = 16
+    # Channels at stride 4 that go past the transformer to the mask's last step; 0 in the official models.
+    detail_channels: int = 0
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -58,11 +60,18 @@ class SamConfig:
             raise BadInput(f"img_size must be a positive multiple of {STRIDE_PX}, not {self.img_size}")
         if self.prompt_dim % (2 * self.decoder_heads):
             raise BadInput(f"prompt_dim {self.prompt_dim} must divide by {2 * self.decoder_heads}")
+        if self.detail_channels and isinstance(self.encoder, VitConfig):
+            raise BadInput("a ViT has no features at stride 4: set detail_channels to 0")
 
     @property
     def embedding_grid(self) -> int:
-        """Side of the image embedding: it has shape (prompt_dim, grid, grid)."""
+        """Side of the image embedding: it has shape (embedding_channels, grid, grid)."""
         return self.img_size // STRIDE_PX
+
+    @property
+    def embedding_channels(self) -> int:
+        """What the transformer reads, then the detail of each cell's 4 x 4 logits, folded into channels."""
+        return self.prompt_dim + UPSCALING**2 * self.detail_channels
 
     @property
     def logits_size(self) -> int:
@@ -86,6 +95,7 @@ class SamConfig:
         return asdict(self) | {
             "encoder": {"kind": kind} | asdict(self.encoder),
             # The page reads these two and never derives them.
+            "embedding_channels": self.embedding_channels,
             "embedding_grid": self.embedding_grid,
             "logits_size": self.logits_size,
         }
@@ -103,7 +113,7 @@ class SamConfig:
         return config
 
 
-_DERIVED = ("embedding_grid", "logits_size")
+_DERIVED = ("embedding_channels", "embedding_grid", "logits_size")
 _ENCODERS: dict[str, type] = {"vit": VitConfig, "tiny_vit": TinyVitConfig}
 
 
@@ -142,5 +152,6 @@ CONFIGS: dict[str, SamConfig] = {
         prompt_dim=128,
         mlp_dim=512,
         iou_hidden=128,
+        detail_channels=8,
     ),
 }

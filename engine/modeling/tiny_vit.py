@@ -8,13 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.modeling.layers import neck, window_partition, window_unpartition
-from engine.modeling.sam_config import TinyVitConfig
+from engine.modeling.sam_config import UPSCALING, TinyVitConfig
 
 
 class TinyViT(nn.Module):
-    """(B, 3, S, S) normalised and padded pixels -> (B, out_dim, S / 16, S / 16)."""
+    """(B, 3, S, S) normalised and padded pixels -> (B, out_dim, S / 16, S / 16).
 
-    def __init__(self, config: TinyVitConfig, img_size: int, out_dim: int) -> None:
+    With `detail_channels` d, 16 * d channels follow: d features at stride 4, folded, for the decoder's last
+    step. Small objects and borders are there for the reading, which a small model learns late otherwise.
+    """
+
+    def __init__(self, config: TinyVitConfig, img_size: int, out_dim: int, detail_channels: int = 0) -> None:
         super().__init__()
         self.img_size = img_size
         self.patch_embed = PatchEmbed(config.embed_dims[0])
@@ -24,15 +28,23 @@ class TinyViT(nn.Module):
             self.norm_head = nn.LayerNorm(config.embed_dims[-1])
             self.head = nn.Linear(config.embed_dims[-1], config.n_classes)
         self.neck = neck(config.embed_dims[-1], out_dim)
+        self.detail = _detail(config.embed_dims[0], detail_channels) if detail_channels else None
         self.apply(_init_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class. The classifier, where there is one, is never used."""
-        x = self.patch_embed(x)
+        patches = x = self.patch_embed(x)
         for layer in self.layers:
             x = layer(x)
         embedding: Tensor = self.neck(x)
-        return embedding
+        if self.detail is None:
+            return embedding
+        # Four rows and columns at stride 4 lie under one cell at stride 16.
+        return torch.cat([embedding, F.pixel_unshuffle(self.detail(patches), UPSCALING)], dim=1)
+
+
+def _detail(dim: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvNorm(dim, dim, 3), nn.GELU(), nn.Conv2d(dim, channels, kernel_size=1))
 
 
 def _layers(config: TinyVitConfig) -> list[nn.Module]:
