@@ -8,7 +8,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
-from engine.store.annotations import Annotation
 from engine.store.assignments import Assignment
 from engine.store.categories import Category
 from engine.store.datasets import Dataset
@@ -212,15 +211,19 @@ def _held_out(session: Session, dataset_id: int) -> int:
 
 
 def _effort(session: Session, dataset_id: int) -> list[dict[str, Any]]:
-    """One row per current mask that a person made here: version, image, active seconds, clicks."""
+    """One row per current mask that a person made here: version, image, active seconds, clicks.
+
+    Read from the mask and not from its act: a mask brought back keeps the clicks it was made with.
+    """
     rows = (
-        select(Mask.model_version_id, Mask.image_id, Mask.active_seconds, Annotation.n_clicks)
+        select(Mask.model_version_id, Mask.image_id, Mask.active_seconds, Mask.prompts)
         .join(current_masks, current_masks.c.mask_id == Mask.id)
-        .join(Annotation, Annotation.id == Mask.annotation_id)
-        .where(Mask.dataset_id == dataset_id, Annotation.act == "accept")
+        .where(Mask.dataset_id == dataset_id, Mask.source == "human")
     )
-    names = ("version_id", "image_id", "seconds", "n_clicks")
-    return [dict(zip(names, row, strict=True)) for row in session.execute(rows)]
+    return [
+        {"version_id": version_id, "image_id": image_id, "seconds": seconds, "n_clicks": len(prompts)}
+        for version_id, image_id, seconds, prompts in session.execute(rows)
+    ]
 
 
 def _by_version(session: Session, dataset: Dataset, effort: list[dict[str, Any]]) -> list[dict[str, Any]]:
