@@ -39,7 +39,7 @@ check: $(STAMPS)/dev
 	$(BIN)/python -m mypy
 	$(NODE)
 	$(BIN)/python hatch_build.py npm run --silent lint
-	$(BIN)/python -m pytest tests/test_architecture.py $(wildcard tests/store/test_migrations.py)
+	$(BIN)/python -m pytest tests/test_architecture.py tests/migrations
 
 clean:
 	rm -rf .venv annotator_ui/static annotator_ui/web/node_modules
