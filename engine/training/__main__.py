@@ -25,8 +25,8 @@ def arguments() -> argparse.Namespace:
 
 
 def print_line(progress: Progress) -> None:
-    """One plain line every twenty steps."""
-    if progress.step % 20 and progress.step != progress.steps:
+    """One plain line every fifth step: `pipeline/train` reads it, and may cancel only when there is one."""
+    if progress.step % 5 and progress.step != progress.steps:
         return
     report = progress.report
     print(

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from engine.training.losses import dice_loss
 
-N_NUMBERS = 10  # eight that place a cell, then the reach and the bias of a click there
+N_PLACE = 8  # numbers that place a cell
+N_READINGS = 3  # a click means a part, a whole, or more: each reading has its own reach and bias
+N_NUMBERS = N_PLACE + 2 * N_READINGS
 CELLS_PER_SIDE = 4  # logit cells per embedding cell, along one axis
 
 
@@ -34,20 +36,22 @@ class GroupingHead(nn.Module):
 
 
 def grouping_loss(numbers: Tensor, cells: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy and dice of the masks that the clicked cells imply.
+    """Cross-entropy and dice of the masks that the clicked cells imply; the best of the readings counts.
 
     `numbers` (n, N, s, s) from the head, `cells` (n, m, 2) clicked cells as x, y, `targets` (n, m, s, s).
     """
     n, m = cells.shape[:2]
     rows = torch.arange(n)[:, None].expand(n, m)
     clicked = numbers[rows, :, cells[..., 1], cells[..., 0]]
-    place, reach, bias = numbers[:, :-2], F.softplus(clicked[..., -2]), clicked[..., -1]
-    distance = squared_distance(place.flatten(2), clicked[..., :-2]).view(n, m, *targets.shape[-2:])
-    logits = 3 + bias[..., None, None] - reach[..., None, None] * distance
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(-2, -1))
-    share = targets.mean(dim=(-2, -1))
+    reach, bias = clicked[..., N_PLACE:].view(n, m, 2, N_READINGS).unbind(-2)
+    distance = squared_distance(numbers[:, :N_PLACE].flatten(2), clicked[..., :N_PLACE])
+    distance = distance.view(n, m, 1, *targets.shape[-2:])
+    logits = 3 + bias[..., None, None] - F.softplus(reach)[..., None, None] * distance
+    truth = targets[:, :, None].expand_as(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(-2, -1))
     # small masks would vanish in a plain mean: weigh by the root of their share
-    return (entropy / (share + 0.002).sqrt()).mean() * 0.2 + dice_loss(logits, targets).mean()
+    balanced = entropy / (truth.mean(dim=(-2, -1)) + 0.002).sqrt()
+    return (0.2 * balanced + dice_loss(logits, truth)).min(dim=2).values.mean()
 
 
 def squared_distance(place: Tensor, clicked: Tensor) -> Tensor:

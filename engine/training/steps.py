@@ -1,12 +1,12 @@
 """One training step: draw a batch, encode each picture once, prompt many masks on it, back-propagate once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import BadInput
 from engine.modeling.sam import Sam
@@ -134,7 +134,8 @@ class PromptedDecoder:
         encoder = self.sam.prompt_encoder
         sparse = encoder.embed_points(coords + self.origin_px, labels)
         if mask_input is None:
-            dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(self.embedding)
+            no_mask = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            dense = no_mask.expand(len(self.embedding), -1, *self.embedding.shape[2:])
         else:
             dense = encoder.embed_mask(mask_input)
         logits, scores = self.sam.mask_decoder(
@@ -174,23 +175,34 @@ def run_rounds(
     return total, ious[0], ious[-1]
 
 
+def first_masks(batch: Batch, n_decoded: int) -> Batch:
+    """The batch with only the first `n_decoded` masks of each picture, in the order they were drawn."""
+    n, m = len(batch.images), len(batch.targets) // len(batch.images)
+    rows = (torch.arange(n)[:, None] * m + torch.arange(min(m, n_decoded))).flatten()
+    return replace(batch, masks=batch.masks[rows.numpy()], targets=batch.targets[rows])
+
+
 def take_step(
     sam: Sam,
-    encoder: nn.Module,
     head: GroupingHead | None,
     batch: Batch,
     rules: PromptRules,
     weights: LossWeights,
     grouping_weight: float,
+    n_decoded: int,
     rng: np.random.Generator,
 ) -> StepReport:
-    """Accumulates the gradients of one batch in the model's parameters; the optimizer is the caller's."""
+    """Accumulates the gradients of one batch in the model's parameters; the optimizer is the caller's.
+
+    All masks teach the helper head, which is cheap; `n_decoded` of each picture go through the decoder.
+    """
     mean, sd = sam.pixel_mean.view(1, 3, 1, 1), sam.pixel_std.view(1, 3, 1, 1)
-    embedding = encoder((batch.images - mean) / sd * batch.valid)
+    embedding = sam.image_encoder((batch.images - mean) / sd * batch.valid)
     leaf = embedding.detach().requires_grad_()
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-    decode = PromptedDecoder(sam, leaf, batch)
-    total, first_iou, last_iou = run_rounds(decode, batch, rules, weights, rng, generator)
+    decoded = first_masks(batch, n_decoded)
+    decode = PromptedDecoder(sam, leaf, decoded)
+    total, first_iou, last_iou = run_rounds(decode, decoded, rules, weights, rng, generator)
     grouping = 0.0
     if head is not None and grouping_weight > 0:
         n, m = len(batch.images), len(batch.targets) // len(batch.images)

@@ -40,6 +40,7 @@ class TrainConfig:
     seed: int = 0
     n_images: int = 8
     n_masks: int = 8
+    n_decoded: int = 64
     views: ViewRules = field(default_factory=ViewRules)
     prompts: PromptRules = field(default_factory=PromptRules)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -126,7 +127,7 @@ def begin(
     """A run at step 0, or where its saved state left it."""
     torch.manual_seed(config.seed)
     sam = build_sam(None if start else architecture, checkpoint=start, seed=config.seed)
-    head = GroupingHead(sam.config.prompt_dim)
+    head = GroupingHead(sam.config.embedding_channels)
     ema = {name: value.detach().clone() for name, value in sam.state_dict().items()}
     run = Run(sam, head, ema, make_optimizer(sam, head, config), planned_steps=config.steps)
     saved = load_state(out_dir)
@@ -172,7 +173,7 @@ def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
     # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
     left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
     report = take_step(
-        sam, sam.image_encoder, run.head, batch, config.prompts, config.losses, config.grouping * left, rng
+        sam, run.head, batch, config.prompts, config.losses, config.grouping * left, config.n_decoded, rng
     )
     nn.utils.clip_grad_norm_(run.parts.parameters(), config.clip_norm)
     run.optimizer.step()

@@ -15,9 +15,10 @@ from engine.errors import BadInput
 from engine.modeling.checkpoint import read_header
 from engine.modeling.registry import build_sam
 from engine.training.dataset import FolderSamples, write_folder
+from engine.training.grouping import GroupingHead
 from engine.training.prompts import PromptRules
 from engine.training.state import STATE_NAME
-from engine.training.steps import PromptedDecoder, draw_batch
+from engine.training.steps import PromptedDecoder, draw_batch, take_step
 from engine.training.trainer import MODEL_NAME, TrainConfig, learning_rate, train
 from engine.training.views import ViewRules
 
@@ -29,6 +30,7 @@ import torch
 sys.path[:0] = [{tests!r}]
 from conftest import SMALL
 from engine.training.dataset import FolderSamples
+from engine.training.grouping import GroupingHead
 from engine.training.prompts import PromptRules
 from engine.training.trainer import TrainConfig, train
 from engine.training.views import ViewRules
@@ -140,7 +142,7 @@ def test_a_time_boxed_run_writes_down_the_steps_it_planned(quick, disks, small, 
 def test_one_picture_can_be_learned_by_heart(quick, disks, small, tmp_path: Path) -> None:
     config = replace(
         quick,
-        steps=120,
+        steps=80,
         n_images=1,
         views=ViewRules(window_px=64, min_area_px=20, flip=False),
         prompts=PromptRules(rounds=1, box_share=0.0),
@@ -191,6 +193,15 @@ def test_a_window_is_decoded_as_its_part_of_the_whole_frame(disks, small) -> Non
     assert decode.origin_px.tolist() == [16 * x, 16 * y]
     logits, scores = decode(torch.zeros(2, 1, 2), torch.ones(2, 1), None, multimask=True)
     assert logits.shape == (2, 3, 8, 8) and scores.shape == (2, 3)
+
+
+def test_detail_goes_past_the_transformer_and_is_taught_with_the_rest(quick, disks, small) -> None:
+    sam = build_sam(replace(small, detail_channels=2), seed=0).train()
+    batch = draw_batch(disks, 1, 2, 64, ViewRules(window_px=64, min_area_px=20), np.random.default_rng(3))
+    head = GroupingHead(sam.config.embedding_channels)
+    take_step(sam, head, batch, quick.prompts, quick.losses, 1.0, 1, np.random.default_rng(0))
+    assert all(weight.grad is not None for weight in sam.image_encoder.parameters())
+    assert sam.mask_decoder.detail_reading.weight.grad.abs().sum() > 0
 
 
 def test_empty_samples_are_refused(quick, tmp_path: Path) -> None:
