@@ -119,7 +119,7 @@ def sqlite_workspace(settings: Settings, sqlite_template: Path) -> Iterator[Work
 def postgres_workspace(tmp_path: Path, migrated_postgres: str) -> Iterator[Workspace]:
     """An open, migrated workspace on Postgres, without a row."""
     empty(migrated_postgres)
-    workspace = open_workspace(a_home(tmp_path / "home", migrated_postgres))
+    workspace = open_workspace(a_home(tmp_path / "postgres_home", migrated_postgres))
     yield workspace
     workspace.close()
 
