@@ -5,7 +5,6 @@ The only module that reads configuration files or the environment. configs/defau
 
 import json
 import os
-import secrets
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from engine.errors import BadInput, Unavailable
+from engine.errors import BadInput
 
 PREFIX = "MASKLOOP_"
 # Variables that are no key: the home folder, the tests' data, the build hook's "package without the page".
@@ -62,7 +61,6 @@ class Web(Section):
     threads: Count
     trusted_hosts: tuple[str, ...]
     tls: bool
-    secret_file: Path
     session_idle_s: Seconds
     session_absolute_s: Seconds
     max_body_mb: Count
@@ -218,37 +216,6 @@ def read_toml(path: Path) -> dict[str, object]:
         raise BadInput(f"there is no file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}") from None
-
-
-def session_secret(settings: Settings) -> str:
-    """The key that signs sessions, made on first use with mode 0600; processes starting at once agree.
-
-    Raises Unavailable when the file cannot be made or holds too short a key.
-    """
-    path = settings.web.secret_file
-    try:
-        if not path.exists():
-            _write_secret_once(path)
-        secret = path.read_text("ascii").strip()
-    except OSError as error:
-        raise Unavailable(f"cannot read or make the session key {path}: {error.strerror}") from None
-    if len(secret) < 32:
-        raise Unavailable(f"the session key in {path} is too short: delete the file and a new one is made")
-    return secret
-
-
-def _write_secret_once(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
-        # A link appears whole or not at all, and never replaces a key that another process made first.
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _shipped(name: str) -> Path:

@@ -2,15 +2,13 @@
 
 import os
 import re
-import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.config import configs_folder, environment_of, load_settings, read_toml, session_secret
-from engine.errors import BadInput, Unavailable
+from engine.config import configs_folder, environment_of, load_settings, read_toml
+from engine.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +28,6 @@ def test_defaults_name_the_home_and_create_nothing(tmp_path: Path) -> None:
     settings = load_settings(home)
     assert settings.database.url == f"sqlite:///{home}/maskloop.db"
     assert settings.files.url == f"file://{home}/blobs"
-    assert settings.web.secret_file == home / "secret.key"
     assert not home.exists()
 
 
@@ -139,28 +136,3 @@ def test_read_toml_names_the_missing_and_the_broken_file(tmp_path: Path) -> None
     (tmp_path / "stage.toml").write_bytes(b"\xff")
     with pytest.raises(BadInput, match="not valid TOML"):
         read_toml(tmp_path / "stage.toml")
-
-
-def test_processes_that_start_together_agree_on_one_secret_of_mode_0600(tmp_path: Path) -> None:
-    settings = load_settings(tmp_path / "home")
-    seen: list[str] = []
-    gate = threading.Barrier(8)
-
-    def start() -> None:
-        gate.wait()
-        seen.append(session_secret(settings))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(seen) == 8 and len(set(seen)) == 1
-    assert stat.S_IMODE(settings.web.secret_file.stat().st_mode) == 0o600
-    assert [path.name for path in settings.home.iterdir()] == ["secret.key"]
-
-
-def test_short_secret_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "secret.key").write_text("secret")
-    with pytest.raises(Unavailable, match="too short"):
-        session_secret(load_settings(tmp_path))
