@@ -3,7 +3,9 @@
 Verbs import what they need when they run, so that `--help` and a misspelt option are answered at once.
 """
 
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -21,19 +23,20 @@ for verbs in (demo, serve, dataset, work, models, simulate, snapshots, jobs, acc
     verbs.add_to(app)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit 0: done; 1: a stated failure, one line on stderr; 2: wrong usage."""
     try:
-        app()
+        app(arguments)
     except MaskloopError as error:
-        sys.exit(_one_line(str(error)))
+        _fail(str(error))
     except BrokenPipeError:
-        # Whoever read our lines has seen enough (`maskloop jobs list | head`).
-        sys.stderr.close()
+        # Whoever read our lines has seen enough (`maskloop jobs list | head`); stdout is closed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        sys.exit(_one_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error)))
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _one_line(sentence: str) -> str:
-    return "maskloop: " + " ".join(sentence.split())
+def _fail(sentence: str) -> NoReturn:
+    print("maskloop: " + " ".join(sentence.split()), file=sys.stderr)
+    sys.exit(1)

@@ -26,7 +26,7 @@ TURN_HOME = Path(".maskloop/demo-turn")
 # Says that a home was made by `demo --no-serve`, so the next run may replace it.
 TURN_MARK = "made-by-demo-no-serve"
 GARDEN = "garden"
-TURN_TRAIN_S = 90.0
+TURN_TRAIN_S = 75.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,13 +63,16 @@ def demo(
 
 def turn(home: Path, *, as_json: bool) -> None:
     """Annotate, export, retrain, annotate again, export and verify; prints a row per model version."""
+    from engine.simulation.annotators import Habits
     from engine.simulation.campaign import Plan
 
     _clear_turn_home(home)
     with opened(home, training(TURN_TRAIN_S), begin=True) as workspace:
         (home / TURN_MARK).touch()
         _begin(workspace, GARDEN, draw_garden(home / GARDEN), home / GARDEN / "truth.json")
-        plan = Plan(rounds=1, images_per_round=20, gate_masks=60, eval_masks=150)
+        # Small enough for five minutes on two busy cores, large enough for the gate's 50 held-out masks.
+        habits = Habits(max_clicks=10)
+        plan = Plan(rounds=1, images_per_round=12, gate_masks=72, eval_masks=80, habits=habits)
         campaign = campaign_on(workspace, GARDEN, read_truth(home / GARDEN / "truth.json"), plan)
         campaign.run(between=lambda: _export(campaign, home / "before-training"))
         rows = campaign.figures()

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from engine.cli.showing import progress_of
 
-N_PICTURES = 48
-SIZE_HW = (448, 448)
+N_PICTURES = 36
+SIZE_HW = (384, 384)
 SEED = 20261
-# Every fourth picture judges models and trains none.
-HELD_OUT_EVERY = 4
+# Every third picture judges models and trains none.
+HELD_OUT_EVERY = 3
 # Smaller ones are specks that nobody would outline by hand.
-MIN_AREA_PX = 200
+MIN_AREA_PX = 150
 
 
 def draw_garden(folder: Path) -> Path:
