@@ -70,6 +70,8 @@ def draw_batch(
     samples: Samples, n_images: int, n_masks: int, img_size: int, rules: ViewRules, rng: np.random.Generator
 ) -> Batch:
     """Draws `n_images` views of `n_masks` masks. Raises BadInput if the samples have no usable mask."""
+    # A recipe's window may be larger than a small model's whole frame.
+    rules = replace(rules, window_px=min(rules.window_px, img_size))
     views: list[View] = []
     for _ in range(MAX_DRAWS * n_images):
         view = draw_view(pick(samples, rng), img_size, n_masks, rules, rng)
