@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "AutomaticMaskGenerator": "automatic",
     "Predictor": "predictor",
     "Sam": "sam",
     "SamConfig": "sam_config",
     "build_sam": "registry",
     "encode_image": "predictor",
     "sam_model_registry": "registry",
+    "SamAutomaticMaskGenerator": "automatic",
     "SamPredictor": "predictor",
     "load_state": "checkpoint",
     "read_header": "checkpoint",

@@ -128,7 +128,9 @@ def labelled_points(
     return np.concatenate(coords)[None], np.concatenate(labels)[None]
 
 
-def to_model_frame(coords: Floats, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Floats:
+def to_model_frame(
+    coords: NDArray[np.floating[Any]], original_hw: tuple[int, int], input_hw: tuple[int, int]
+) -> Floats:
     """(..., 2) pixels x y of the original image -> pixels of the resized one, whose size is `input_hw`."""
     # Per axis, from the rounded size: the two scales differ a little.
     scale = np.array([input_hw[1] / original_hw[1], input_hw[0] / original_hw[0]])

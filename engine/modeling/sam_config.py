@@ -87,7 +87,9 @@ class SamConfig:
         """Size of an image of `original_hw` once its long side is `img_size` (official ResizeLongestSide)."""
         # int(x + 0.5), not round(): Python rounds halves to even, the official code rounds them up.
         scale = self.img_size * 1.0 / max(original_hw)
-        return int(original_hw[0] * scale + 0.5), int(original_hw[1] * scale + 0.5)
+        height, width = (int(side * scale + 0.5) for side in original_hw)
+        # A sliver keeps a pixel, as in resize_long_side.
+        return max(height, 1), max(width, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` takes it back. Derived sizes are written for readers in other languages."""

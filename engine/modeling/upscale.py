@@ -16,15 +16,15 @@ def upscale_logits(low_res_logits: Floats, original_hw: tuple[int, int], config:
     Both steps are linear and separable, so their weights are multiplied once per image size and kept.
     """
     input_hw = config.input_hw(original_hw)
-    rows = _composed(config.logits_size, config.img_size, input_hw[0], original_hw[0])
-    columns = _composed(config.logits_size, config.img_size, input_hw[1], original_hw[1])
+    rows = composed_matrix(config.logits_size, config.img_size, input_hw[0], original_hw[0])
+    columns = composed_matrix(config.logits_size, config.img_size, input_hw[1], original_hw[1])
     # Columns first: the intermediate stays small for wide images.
     upscaled: Floats = rows @ (np.asarray(low_res_logits, np.float32) @ columns.T)
     return upscaled
 
 
 @lru_cache(maxsize=32)
-def _composed(n_low: int, n_model: int, n_input: int, n_original: int) -> Floats:
+def composed_matrix(n_low: int, n_model: int, n_input: int, n_original: int) -> Floats:
     """(n_original, n_low): low resolution to model frame, cut to the unpadded part, then to the original."""
     to_model = bilinear_matrix(n_low, n_model)[:n_input]
     composed = bilinear_matrix(n_input, n_original) @ to_model
