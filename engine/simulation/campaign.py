@@ -55,7 +55,7 @@ class Campaign:
         self.truth.check_covers(everything)
         # The design's share of a stage in simulation is a quarter of the images.
         self.n_total = len(everything)
-        self.n_images = self.plan.images_per_round or math.ceil(self.n_total / 4)
+        self.n_images = min(self.n_total, self.plan.images_per_round or math.ceil(self.n_total / 4))
         self.annotators = [
             SimulatedAnnotator(
                 self.workspace, self.dataset_id, self.truth, self.plan.habits, number, self.plan.seed
