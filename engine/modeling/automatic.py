@@ -30,7 +30,7 @@ from engine.modeling.generation_records import (
 from engine.modeling.predictor import Predictor, decode
 from engine.modeling.prompts import Floats, to_model_frame
 from engine.modeling.sam import Sam
-from engine.modeling.upscale_region import RegionUpscaler
+from engine.modeling.upscale_region import RegionLogits, RegionUpscaler
 
 # Four prompts' tokens and keys stay in a CPU's cache; 64 cost twice as much each.
 _PROMPTS_ON_CPU = 4
@@ -100,7 +100,7 @@ class AutomaticMaskGenerator:
         Keys: segmentation (in `output_mode`), area in px, bbox XYWH one pixel short, predicted_iou,
         point_coords [[x, y]], stability_score (0 for an empty mask), crop_box XYWH.
         """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+        if getattr(image, "dtype", None) != np.uint8 or image.shape[2:] != (3,) or image.size == 0:
             raise BadInput("generate takes an image as a uint8 array of (H, W, 3)")
         crops = crop_boxes(image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio)
         masks = [mask for crop_box, layer in crops for mask in self._masks_of_crop(image, crop_box, layer)]
@@ -151,11 +151,9 @@ class AutomaticMaskGenerator:
         for n_point, predicted_iou, low_res in self._confident(points):
             logits = upscaler.above(low_res, cut)
             stability = self._stability(logits.columns)
-            if self.stability_score_thresh > 0 and not stability >= self.stability_score_thresh:
+            if self.stability_score_thresh > 0 and stability < self.stability_score_thresh:
                 continue
-            region = Region(
-                logits.columns > self.model.mask_threshold, crop_box[0] + logits.x0, crop_box[1] + logits.y0
-            )
+            region = self._mask_in_image(logits, crop_box)
             box_xyxy = region.box_xyxy()
             if touches_inner_crop_edge(box_xyxy, crop_box, hw) or self._covers_too_much(region, hw):
                 continue
@@ -193,6 +191,12 @@ class AutomaticMaskGenerator:
         """Counted on the region alone: outside of it no logit is above even the lower cut."""
         threshold, offset = self.model.mask_threshold, self.stability_score_offset
         return np.float32(stability_score(logits, mask_threshold=threshold, offset=offset))
+
+    def _mask_in_image(self, logits: RegionLogits, crop_box: list[int]) -> Region:
+        x0, y0 = crop_box[:2]
+        mask = logits.columns > self.model.mask_threshold
+        # The official box of an empty mask is the crop's corner; it decides whether the edge rule applies.
+        return Region(mask, x0 + logits.x0, y0 + logits.y0) if mask.any() else Region(mask[:0], x0, y0)
 
     def _covers_too_much(self, region: Region, hw: tuple[int, int]) -> bool:
         return self.max_coverage is not None and region.area >= self.max_coverage * hw[0] * hw[1]

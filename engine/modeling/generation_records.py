@@ -65,7 +65,7 @@ def clean_masks(
     cleaned, unchanged = [], []
     for mask in masks:
         runs, changed = clean_runs(mask.runs, hw, min_area, keep_largest=not drop_specks)
-        if changed and runs.size == 1:
+        if drop_specks and runs.size == 1:  # all background
             continue
         cleaned.append(replace(mask, runs=runs, box_xyxy=_box_xyxy(runs, hw[0])) if changed else mask)
         unchanged.append(float(not changed))

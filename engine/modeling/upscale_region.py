@@ -61,10 +61,9 @@ class RegionUpscaler:
         columns, low_columns = self._columns.around(high_columns)
         # Transposed as it is made: masks are read column by column from here on.
         low = low_res_logits[low_rows, low_columns].T
-        upscaled: Floats = (
-            self._columns.weights[columns, low_columns] @ low @ self._rows.weights[rows, low_rows].T
-        )
-        return RegionLogits(upscaled, columns.start, rows.start)
+        weights = self._columns.weights[columns, low_columns], self._rows.weights[rows, low_rows]
+        upscaled = weights[0] @ low @ weights[1].T
+        return RegionLogits(np.asarray(upscaled, np.float32), columns.start, rows.start)
 
 
 def _axis(weights: Floats) -> _Axis:
