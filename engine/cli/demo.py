@@ -13,7 +13,7 @@ from engine.cli.garden import draw_garden
 from engine.cli.opening import opened
 from engine.cli.options import AsJson, Home, Host, Port
 from engine.cli.serve import Open, serve
-from engine.cli.showing import progress_of, say
+from engine.cli.showing import print_json, progress_of, say
 from engine.cli.simulate import campaign_on, read_truth, show_figures, training
 from engine.errors import BadInput, Refused
 
@@ -78,7 +78,8 @@ def turn(home: Path, *, as_json: bool) -> None:
         rows = campaign.figures()
         written = _export(campaign, home / "after-training")
     show_figures(rows, as_json=as_json)
-    say(f"verified: {written / 'annotations.json'}")
+    file = written / "annotations.json"
+    print_json({"verified": str(file)}) if as_json else print(f"verified: {file}")
 
 
 def _home_meant(home: Path | None, otherwise: Path) -> Path:

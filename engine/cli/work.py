@@ -51,7 +51,7 @@ def train(dataset: DatasetName = None, home: Home = None, as_json: AsJson = Fals
 
     with opened(home) as workspace, workspace.write() as session:
         meant = dataset_meant(session, dataset)
-        number = loop.start_round(session, meant.id)
+        number = loop.start_round(session, workspace.settings, meant.id)
     if as_json:
         print_json({"dataset": meant.name, "round": number})
     else:

@@ -91,7 +91,7 @@ class Campaign:
     def retrain(self) -> None:
         """One round of the loop: snapshots, training, evaluations, the gate's decision, warm embeddings."""
         with self.workspace.write() as session:
-            number = loop.start_round(session, self.dataset_id)
+            number = loop.start_round(session, self.workspace.settings, self.dataset_id)
         self.say(f"training round {number}")
         self.work()
         failed = self._progress()["failed_jobs"]
