@@ -86,6 +86,11 @@ def decode_stored(stored: bytes) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file of pixels (H, W, 3) RGB."""
+    return _encode(pixels, lossy=False)[0]
+
+
 def _decode(content: bytes, max_pixels: int) -> _Decoded:
     try:
         with warnings.catch_warnings():
