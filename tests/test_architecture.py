@@ -262,7 +262,11 @@ def test_every_signature_is_annotated() -> None:
 
 def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-B", "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-B", "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

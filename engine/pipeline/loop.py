@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import String, cast, exists, func, literal, select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
@@ -66,13 +66,14 @@ def due(session: Session, settings: Settings) -> int:
     return n_asked
 
 
-def start_round(session: Session, dataset_id: int) -> int:
+def start_round(session: Session, settings: Settings, dataset_id: int) -> int:
     """Asks for a training round now, whatever the counters say; its number. Conflict while one runs."""
     if _round_in_progress(session, dataset_id):
         raise Conflict("a training round is in progress: `maskloop jobs list` shows it")
     number = _next_number(session, dataset_id)
     key = f"{dataset_id}:{number}"
-    if not _ask(session, "snapshot", dataset_id, {"dataset_id": dataset_id, "number": number}, key):
+    arguments = {"dataset_id": dataset_id, "number": number}
+    if not _ask(session, settings, "snapshot", dataset_id, arguments, key):
         # It was asked before and failed, or the number would have moved on.
         retry(session, session.scalars(select(Job.id).where(Job.unique_key == f"snapshot:{key}")).one())
     return number
@@ -96,7 +97,12 @@ def held_out_masks(session: Session, dataset_id: int) -> int:
 
 def _human_masks(dataset_id: int, split: str) -> Any:
     columns = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
-    here = (Image.dataset_id == dataset_id) & (Image.split == split) & Mask.touched_by_person
+    here = (
+        (Image.dataset_id == dataset_id)
+        & (Image.split == split)
+        & Mask.touched_by_person
+        & (Mask.iscrowd == 0)
+    )
     return columns.join(Image, Image.id == Mask.image_id).where(here)
 
 
@@ -109,15 +115,20 @@ def _embed_next(
     missing = _head_of_queue(session, dataset, version_id, ahead)
     for image_id in missing:
         arguments = {"image_id": image_id, "model_version_id": version_id}
-        _ask(session, "embed", dataset.id, arguments, f"{image_id}:{version_id}", priority)
+        _ask(session, settings, "embed", dataset.id, arguments, f"{image_id}:{version_id}", priority)
     return len(missing)
 
 
 def _head_of_queue(session: Session, dataset: Dataset, version_id: int, ahead: int) -> list[int]:
-    """Of the first `ahead` unfinished images, those this version has not embedded nor been asked to."""
+    """Of the first `ahead` unfinished images, those this version has not embedded nor been asked to.
+
+    An image whose embedding failed is passed over, or a few broken ones would stop the whole queue.
+    """
     finished = exists().where(ImageProgress.image_id == Image.id, ImageProgress.stage == dataset.open_stage)
-    head = select(Image.id).where(Image.dataset_id == dataset.id, ~finished).order_by(Image.id).limit(ahead)
-    ids = list(session.scalars(head))
+    key = literal("embed:") + cast(Image.id, String) + f":{version_id}"
+    broken = exists().where(Job.unique_key == key, Job.state == "failed")
+    head = select(Image.id).where(Image.dataset_id == dataset.id, ~finished, ~broken)
+    ids = list(session.scalars(head.order_by(Image.id).limit(ahead)))
     ready = select(Embedding.image_id).where(
         Embedding.model_version_id == version_id, Embedding.image_id.in_(ids)
     )
@@ -133,7 +144,7 @@ def _continue_round(session: Session, settings: Settings, dataset: Dataset, acti
     candidate = _candidate_of(session, training)
     if training is not None and candidate is None and not _has_ended(session, f"train:{training.id}"):
         arguments = {"snapshot_id": training.id, "parent_id": active.model_version_id}
-        return _ask(session, "train", dataset.id, arguments, str(training.id))
+        return _ask(session, settings, "train", dataset.id, arguments, str(training.id))
     if training is not None and candidate is not None and not _settled(session, candidate, active):
         return _judge(session, settings, dataset, training, candidate, active)
     return _begin_round(session, settings, dataset)
@@ -146,7 +157,7 @@ def _begin_round(session: Session, settings: Settings, dataset: Dataset) -> int:
         return 0
     number = _next_number(session, dataset.id)
     arguments = {"dataset_id": dataset.id, "number": number}
-    return _ask(session, "snapshot", dataset.id, arguments, f"{dataset.id}:{number}")
+    return _ask(session, settings, "snapshot", dataset.id, arguments, f"{dataset.id}:{number}")
 
 
 def _judge(
@@ -175,11 +186,13 @@ def _judge(
     for version_id in sorted(missing):
         arguments = {"model_version_id": version_id, "snapshot_id": gate.id}
         key = f"{version_id}:{gate.id}:{_protocol_key(settings)}"
-        n_asked += _ask(session, "evaluate", dataset.id, arguments, key)
+        n_asked += _ask(session, settings, "evaluate", dataset.id, arguments, key)
     if missing:
         return n_asked
     arguments = {"model_version_id": candidate.id, "snapshot_id": gate.id}
-    return _ask(session, "promote", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}")
+    return _ask(
+        session, settings, "promote", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}"
+    )
 
 
 def _warm_and_activate(
@@ -191,7 +204,9 @@ def _warm_and_activate(
         if n_asked or _embedding_now(session, candidate.id):
             return n_asked
     arguments = {"model_version_id": candidate.id, "expected_id": active.model_version_id}
-    return _ask(session, "activate", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}")
+    return _ask(
+        session, settings, "activate", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}"
+    )
 
 
 def _embedding_now(session: Session, version_id: int) -> bool:
@@ -208,6 +223,7 @@ def _protocol_key(settings: Settings) -> str:
 
 def _ask(
     session: Session,
+    settings: Settings,
     kind: str,
     dataset_id: int,
     arguments: dict[str, Any],
@@ -225,6 +241,7 @@ def _ask(
         dataset_id=dataset_id,
         queue=queue,
         priority=PRIORITIES[priority or kind],
+        max_attempts=settings.worker.max_attempts,
     )
     return int(known is None)
 
@@ -270,7 +287,17 @@ def _has_ended(session: Session, unique_key: str) -> bool:
 
 
 def _round_in_progress(session: Session, dataset_id: int) -> bool:
-    waiting = Job.state.in_(("queued", "running"))
-    steps = Job.kind.in_(("snapshot", "train", "evaluate", "promote", "activate"))
-    running = select(Job.id).where(Job.dataset_id == dataset_id, waiting, steps).limit(1)
-    return session.scalar(running) is not None
+    """Whether a step of the round runs or is still to be asked; a failed step ends it for a new one."""
+    steps = (Job.dataset_id == dataset_id) & Job.kind.in_(
+        ("snapshot", "train", "evaluate", "promote", "activate")
+    )
+    if session.scalar(select(Job.id).where(steps, Job.state.in_(("queued", "running"))).limit(1)) is not None:
+        return True
+    training, active = _last_training(session, dataset_id), session.get(ActiveModel, dataset_id)
+    if training is None or active is None:
+        return False
+    candidate = _candidate_of(session, training)
+    if candidate is None:
+        return not _has_ended(session, f"train:{training.id}")
+    stopped = steps & Job.state.in_(("failed", "cancelled")) & (Job.created_at >= candidate.created_at)
+    return not _settled(session, candidate, active) and session.scalar(select(Job.id).where(stopped)) is None

@@ -206,7 +206,12 @@ def _n_masks(session: Session, dataset_id: int) -> int:
 
 def _held_out(session: Session, dataset_id: int) -> int:
     count = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
-    held_out = (Image.dataset_id == dataset_id) & (Image.split == "val") & Mask.touched_by_person
+    held_out = (
+        (Image.dataset_id == dataset_id)
+        & (Image.split == "val")
+        & Mask.touched_by_person
+        & (Mask.iscrowd == 0)
+    )
     return session.scalar(count.join(Image, Image.id == Mask.image_id).where(held_out)) or 0
 
 

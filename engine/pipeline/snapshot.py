@@ -20,7 +20,7 @@ from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
 _CHUNK = 5000
 # How the loop names its own lists, and finds them again.
 ROUND = "round-"
-_FILTERS = frozenset({"split", "touched_by_person", "source", "stage"})
+_FILTERS = frozenset({"split", "touched_by_person", "source", "stage", "iscrowd"})
 
 
 class _ImageRow(NamedTuple):
@@ -37,7 +37,7 @@ def take(
     name: str | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Freezes the current masks that match `query` (split, touched_by_person, source, stage).
+    """Freezes the current masks that match `query` (split, touched_by_person, source, stage, iscrowd).
 
     Without a name, an unchanged set gives the snapshot that was taken last. Held-out images never enter a
     training snapshot: the query is narrowed here and a trigger guards the table. Raises Refused for an
@@ -81,7 +81,7 @@ def freeze_round(work: Work, *, dataset_id: int, number: int) -> Write:
     """The two lists of one round: what the candidate learns from, and the held-out masks it is judged by."""
 
     def write(session: Session) -> dict[str, Any]:
-        by_people = {"touched_by_person": True}
+        by_people = {"touched_by_person": True, "iscrowd": 0}
         held_out = by_people | {"split": "val"}
         gate = _take(session, dataset_id, "evaluation", f"{ROUND}{number}-held-out", held_out)
         training = _take(session, dataset_id, "training", f"{ROUND}{number}", by_people)
@@ -131,7 +131,7 @@ def _matching(dataset_id: int, asked: Mapping[str, Any]) -> list[Any]:
     conditions = [Image.dataset_id == dataset_id]
     if "split" in asked:
         conditions.append(Image.split == asked["split"])
-    for column in ("touched_by_person", "source", "stage"):
+    for column in ("touched_by_person", "source", "stage", "iscrowd"):
         if column in asked:
             conditions.append(getattr(Mask, column) == asked[column])
     return conditions

@@ -23,7 +23,8 @@ SET_ASIDE = "held out: there are enough masks to judge models by"
 class Plan:
     """How much is annotated between two trainings, and how versions are measured.
 
-    `gate_masks`: on held-out images annotators stop there; those masks only judge candidates.
+    `images_per_round` counts training images; None: a quarter of them. Held-out images that come along are
+    annotated until `gate_masks` masks are there to judge candidates by, then set aside.
     """
 
     rounds: int = 1
@@ -53,9 +54,9 @@ class Campaign:
             self.held_out = pictures.image_names(session, self.dataset_id, split="val")
             everything = pictures.image_names(session, self.dataset_id)
         self.truth.check_covers(everything)
+        n_train = len(everything) - len(self.held_out)
         # The design's share of a stage in simulation is a quarter of the images.
-        self.n_total = len(everything)
-        self.n_images = min(self.n_total, self.plan.images_per_round or math.ceil(self.n_total / 4))
+        self.n_images = self.plan.images_per_round or math.ceil(n_train / 4)
         self.annotators = [
             SimulatedAnnotator(
                 self.workspace, self.dataset_id, self.truth, self.plan.habits, number, self.plan.seed
@@ -73,17 +74,20 @@ class Campaign:
         self.annotate()
 
     def annotate(self) -> list[Turn]:
-        """One round's images; fewer when there are no more."""
+        """One round's training images, and the held-out ones among them; fewer when there are no more."""
         turns: list[Turn] = []
-        while len(turns) < self.n_images:
+        n_train = 0
+        while n_train < self.n_images:
             annotator = self.annotators[len(turns) % len(self.annotators)]
             view = self._next(annotator)
             if view is None:
                 break
-            if view["image"]["id"] in self.held_out and self._n_gate_masks() >= self.plan.gate_masks:
+            is_held_out = view["image"]["id"] in self.held_out
+            if is_held_out and self._n_gate_masks() >= self.plan.gate_masks:
                 annotator.leave(view, SET_ASIDE)
                 continue
-            turns.append(annotator.work_on(view, self._n_wanted(view)))
+            turns.append(annotator.work_on(view, self.plan.masks_per_image))
+            n_train += not is_held_out
         n_masks, seconds = sum(turn.n_masks for turn in turns), sum(turn.seconds for turn in turns)
         self.say(f"annotated {len(turns)} images: {n_masks} masks in {seconds / 60:.0f} simulated minutes")
         return turns
@@ -129,13 +133,6 @@ class Campaign:
         if view.retry_after_s is not None:
             raise Unavailable(f"no image came although all work is done: {view.reason}")
         return None
-
-    def _n_wanted(self, view: dict[str, Any]) -> int:
-        """Masks to draw; on held-out images enough for the first round's share of them to fill the gate."""
-        if view["image"]["id"] not in self.held_out:
-            return self.plan.masks_per_image
-        n_expected = max(1, int(self.n_images * len(self.held_out) / self.n_total))
-        return max(self.plan.masks_per_image, math.ceil(self.plan.gate_masks / n_expected))
 
     def _n_gate_masks(self) -> int:
         with self.workspace.read() as session:

@@ -210,7 +210,7 @@ def test_a_person_who_activates_another_version_meanwhile_ends_the_round(
     due(lab)
     assert jobs(lab, "activate") == [] and active(lab) == third.id
     with lab.workspace.write() as session:
-        assert loop.start_round(session, lab.dataset_id) == 2
+        assert loop.start_round(session, lab.workspace.settings, lab.dataset_id) == 2
 
 
 def test_failed_steps_are_not_counted_as_new_and_wait_for_a_person(
@@ -230,9 +230,9 @@ def test_failed_steps_are_not_counted_as_new_and_wait_for_a_person(
 def test_a_round_asked_by_hand_starts_once(lab: Lab, drawn: Drawn) -> None:
     import_masks(lab.workspace, "cells", drawn.annotations)
     with lab.workspace.write() as session:
-        assert loop.start_round(session, lab.dataset_id) == 1
+        assert loop.start_round(session, lab.workspace.settings, lab.dataset_id) == 1
     with lab.workspace.write() as session, pytest.raises(Conflict, match="round is in progress"):
-        loop.start_round(session, lab.dataset_id)
+        loop.start_round(session, lab.workspace.settings, lab.dataset_id)
 
 
 def test_every_kind_of_job_has_its_arrow() -> None:
@@ -262,3 +262,31 @@ def test_a_real_round_trains_evaluates_and_decides(lab: Lab, drawn: Drawn) -> No
     )
     assert all(row.figures["n_masks"] == 6 for row in rows(quick.workspace, select(Evaluation)))
     assert not os.listdir(settings.home / "training")
+
+
+def test_a_round_between_two_steps_is_in_progress_and_a_failed_step_lets_a_new_one_begin(
+    lab: Lab, drawn: Drawn, quick_arrows: Callable[..., ArrowOf]
+) -> None:
+    import_masks(lab.workspace, "cells", drawn.annotations)
+    arrows = quick_arrows({})  # no figures: evaluating fails
+    due(lab)
+    run_all(lab, arrows)  # the snapshots are taken, the training is not asked for yet
+    with lab.workspace.write() as session, pytest.raises(Conflict, match="round is in progress"):
+        loop.start_round(session, lab.workspace.settings, lab.dataset_id)
+    due(lab)
+    run_all(lab, arrows)
+    due(lab)
+    for one in jobs(lab, "evaluate"):
+        assert run_job(lab.workspace, one.id, arrows, "worker") == "failed"
+    with lab.workspace.write() as session:
+        assert loop.start_round(session, lab.workspace.settings, lab.dataset_id) == 2
+
+
+def test_an_image_whose_embedding_failed_does_not_stop_the_queue(lab: Lab) -> None:
+    due(lab)
+    first = jobs(lab, "embed")
+    with lab.workspace.write() as session:
+        for one in first:
+            session.get_one(Job, one.id).state = "failed"
+    due(lab)
+    assert {one.id for one in jobs(lab, "embed")} > {one.id for one in first}
