@@ -14,7 +14,7 @@ from engine.cli.opening import opened
 from engine.cli.options import AsJson, Home, Host, Port
 from engine.cli.serve import Open, serve
 from engine.cli.showing import print_json, progress_of, say
-from engine.cli.simulate import campaign_on, read_truth, show_figures, training
+from engine.cli.simulate import campaign_on, held_out_first, read_truth, show_figures, training
 from engine.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def demo(
     folder = _home_meant(home, DEMO_HOME)
     with opened(folder, begin=True) as workspace:
         dataset, pictures, annotations = _what_to_show(folder, images)
-        _begin(workspace, dataset, pictures, annotations)
+        _begin(workspace, dataset, [pictures], annotations)
     web = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     serve(folder, web, browse=browse, as_json=as_json)
 
@@ -69,11 +69,12 @@ def turn(home: Path, *, as_json: bool) -> None:
     _clear_turn_home(home)
     with opened(home, training(TURN_TRAIN_S), begin=True) as workspace:
         (home / TURN_MARK).touch()
-        _begin(workspace, GARDEN, draw_garden(home / GARDEN), home / GARDEN / "truth.json")
+        truth = home / GARDEN / "truth.json"
+        _begin(workspace, GARDEN, held_out_first(draw_garden(home / GARDEN), truth), truth)
         # Small enough for five minutes on two busy cores, large enough for the gate's 50 held-out masks.
         habits = Habits(max_clicks=10)
-        plan = Plan(rounds=1, images_per_round=12, gate_masks=72, eval_masks=80, habits=habits)
-        campaign = campaign_on(workspace, GARDEN, read_truth(home / GARDEN / "truth.json"), plan)
+        plan = Plan(rounds=1, images_per_round=8, gate_masks=72, eval_masks=80, habits=habits)
+        campaign = campaign_on(workspace, GARDEN, read_truth(truth), plan)
         campaign.run(between=lambda: _export(campaign, home / "before-training"))
         rows = campaign.figures()
         written = _export(campaign, home / "after-training")
@@ -98,19 +99,19 @@ def _what_to_show(home: Path, images: Path | None) -> tuple[str, Path, Path | No
     return GARDEN, draw_garden(home / GARDEN), home / GARDEN / "truth.json"
 
 
-def _begin(workspace: Workspace, dataset: str, pictures: Path, annotations: Path | None) -> None:
+def _begin(workspace: Workspace, dataset: str, pictures: list[Path], annotations: Path | None) -> None:
     """Imports what is not there yet and opens stage 1. Of `annotations` only the splits are read."""
     from engine.pipeline.ingest import import_images
     from engine.store.datasets import dataset_named
 
     with progress_of("importing") as told:
-        done = import_images(workspace, dataset, [pictures], annotations=annotations, on_progress=told)
+        done = import_images(workspace, dataset, pictures, annotations=annotations, on_progress=told)
     for name, sentence in done.refused:
         say(f"{name}: {sentence}")
     with workspace.read() as session:
         dataset_id = dataset_named(session, dataset).id
     begin_stage(workspace, dataset_id, "assisted_manual")
-    say(f"{dataset}: {done.added + done.known} images, stage 1 is open")
+    say(f"{dataset}: {done.added or done.known} images, stage 1 is open")
 
 
 def _clear_turn_home(home: Path) -> None:

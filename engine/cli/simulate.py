@@ -48,7 +48,7 @@ def simulate(
     ] = None,
     dataset: DatasetName = None,
     rounds: Annotated[int, typer.Option(min=0, help="Trainings; each after one round of images.")] = 1,
-    images_per_round: Annotated[int | None, typer.Option(min=1, help="Else a quarter of them.")] = None,
+    images_per_round: Annotated[int | None, typer.Option(min=1, help="For training; else a quarter.")] = None,
     masks_per_image: Annotated[int, typer.Option(min=1, help="What stands out most first.")] = 8,
     annotators: Annotated[int, typer.Option(min=1, help="They take the images in turn.")] = 1,
     target_iou: Annotated[float, typer.Option(min=0.01, max=1.0, help="Good enough to accept.")] = 0.85,
@@ -120,6 +120,21 @@ def read_truth(file: Path) -> Truth:
     return Truth(masks)
 
 
+def held_out_first(images: Path, annotations: Path) -> list[Path]:
+    """Paths to import so that held-out pictures come first: images are handed out in that order, and no
+    candidate can be judged before some held-out ones are annotated. A file named twice is imported once."""
+    from engine.formats.coco import read_coco
+
+    blocks = read_coco(annotations).images.values()
+    # Names with folders keep their place: taken as single files they would lose the folder.
+    flat = [block.file_name for block in blocks if "/" not in block.file_name and _is_held_out(block.extra)]
+    return [*(images / name for name in sorted(flat) if (images / name).is_file()), images]
+
+
+def _is_held_out(extra: dict[str, Any]) -> bool:
+    return extra.get("split") == "val"
+
+
 def _dataset_of_its_own(workspace: Workspace, dataset: str | None, images: Path | None, truth: Path) -> str:
     """The dataset to simulate on: imported from `images` if given, without a mask, its first stage open."""
     from engine.pipeline import report
@@ -128,8 +143,9 @@ def _dataset_of_its_own(workspace: Workspace, dataset: str | None, images: Path 
     if images is not None:
         dataset = dataset or f"{images.resolve().name}-simulated"
         with progress_of("importing") as told:
-            done = import_images(workspace, dataset, [images], annotations=truth, on_progress=told)
-        say(f"imported {done.added} images to {dataset} ({done.known} known, {len(done.refused)} refused)")
+            paths = held_out_first(images, truth)
+            done = import_images(workspace, dataset, paths, annotations=truth, on_progress=told)
+        say(f"imported {done.added} images to {dataset} ({len(done.refused)} refused)")
     with workspace.read() as session:
         brief = report.dataset_brief(session, dataset_meant(session, dataset))
     if brief["n_masks"] or brief["n_done"]:

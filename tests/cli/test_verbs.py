@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from engine.cli.simulate import held_out_first
 from tests.cli.conftest import Maskloop
 
 
@@ -170,3 +171,8 @@ def test_simulate_prints_one_json_object_per_version(boxes: Path, maskloop: Mask
     assert {"clicks_per_mask", "miou_1_click", "miou_3_clicks", "masks", "state"} <= set(row)
     again = maskloop("simulate", "--truth", pictures / "truth.json", "--home", boxes)
     assert again.code == 1 and "was annotated already" in again.err
+
+
+def test_held_out_pictures_are_imported_first_and_once(pictures: Path) -> None:
+    paths = held_out_first(pictures, pictures / "truth.json")
+    assert paths == [pictures / "boxes-4.png", pictures / "boxes-5.png", pictures]

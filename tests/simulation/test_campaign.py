@@ -18,7 +18,7 @@ def campaign(studio: Studio, plan: Plan, truth: Truth | None = None) -> tuple[Ca
     return Campaign(studio.workspace, "discs", truth or studio.truth, plan, studio.work, said.append), said
 
 
-def test_a_round_takes_a_quarter_of_the_images(studio: Studio) -> None:
+def test_a_round_takes_a_quarter_of_the_training_images(studio: Studio) -> None:
     ran, said = campaign(studio, Plan(habits=EASY, masks_per_image=2))
     turns = ran.annotate()
     assert [turn.n_masks for turn in turns] == [2, 2]
@@ -40,7 +40,7 @@ def test_held_out_images_beyond_the_gate_are_set_aside(studio: Studio) -> None:
 
 
 def test_annotators_take_the_images_in_turn(studio: Studio) -> None:
-    ran, _ = campaign(studio, Plan(images_per_round=4, masks_per_image=1, n_annotators=2, habits=EASY))
+    ran, _ = campaign(studio, Plan(images_per_round=3, masks_per_image=1, n_annotators=2, habits=EASY))
     ran.annotate()
     with studio.workspace.read() as session:
         users = list(session.scalars(select(Assignment.user_id).order_by(Assignment.id)))
@@ -64,3 +64,8 @@ def test_figures_are_measured_on_held_out_truth_that_is_not_stored(studio: Studi
 def test_a_truth_of_other_pictures_is_refused_before_anything_happens(studio: Studio) -> None:
     with pytest.raises(NotFound, match="names no picture"):
         campaign(studio, Plan(), Truth({"elsewhere.png": studio.truth.of("disc-0.png")}))
+
+
+def test_held_out_images_on_the_way_do_not_count_as_a_rounds_images(studio: Studio) -> None:
+    ran, _ = campaign(studio, Plan(images_per_round=3, masks_per_image=1, habits=EASY))
+    assert [turn.image_id in ran.held_out for turn in ran.annotate()] == [False, False, True, False]
