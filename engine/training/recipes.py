@@ -15,12 +15,15 @@ BUNDLED_THEMES = ("still_life", "microscope", "mosaic")  # "garden", the demo's,
 BUNDLED_SEED = 1_000_000
 N_BUNDLED_SCENES = 2_000
 
-# A scene of 512 px is seen through windows of 256: a quarter of the cost, four times the variety. Both sides
-# of the border weigh the same (no focal alpha): a quarter weight on masks prolongs the answer "nothing".
-_SCRATCH = TrainConfig(
+# Generated scenes of 512 px are seen through windows of 256: a quarter of the cost, four times the variety.
+# Both sides of the border weigh the same (no focal alpha): a quarter weight on masks prolongs the answer
+# "nothing".
+_SCENES = TrainConfig(
     "bundled-tiny.1",
-    steps=800,
+    steps=240,
     seed=2,
+    n_images=8,
+    n_masks=8,
     views=ViewRules(window_px=256, scale=(0.6, 1.6), photometric=0.7, min_area_px=120),
     prompts=PromptRules(rounds=1, box_share=0.25),
     losses=LossWeights(focal_alpha=None, dice=3.0),
@@ -32,9 +35,26 @@ _SCRATCH = TrainConfig(
     grouping_steps=3000,
     ema_decay=0.995,
 )
+# Smaller batches once the helper loss moves: more updates for the same time.
+_SMALL_BATCHES = replace(
+    _SCENES, recipe="bundled-tiny.2", steps=740, seed=3, n_images=4, n_masks=12, lr=8e-4, grouping=1.5
+)
+_LONG = replace(_SMALL_BATCHES, recipe="bundled-tiny.3", steps=3000, seed=4)
+# Only now is the answer fed back: rounds cost a decoder call each, and mean little before masks are masks.
+_ROUNDS = replace(
+    _LONG,
+    recipe="bundled-tiny.4",
+    steps=400,
+    seed=6,
+    whole_every=4,
+    n_masks=8,
+    prompts=PromptRules(rounds=3, box_share=0.25),
+    cooldown_share=0.7,
+    grouping=0.5,
+)
 
 RECIPES: dict[str, tuple[TrainConfig, ...]] = {
-    "bundled-tiny": (_SCRATCH,),
+    "bundled-tiny": (_SCENES, _SMALL_BATCHES, _LONG, _ROUNDS),
     # A retraining round: the whole picture at its own scale, the encoder moved gently, norms kept.
     "finetune": (
         TrainConfig(

@@ -7,7 +7,7 @@ bits (on one thread), and the saved state needs no generator.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class TrainConfig:
     n_masks: int = 8
     n_decoded: int = 64
     views: ViewRules = field(default_factory=ViewRules)
+    whole_every: int = 0  # every so many steps the window is the whole frame; 0 is never
     prompts: PromptRules = field(default_factory=PromptRules)
     losses: LossWeights = field(default_factory=LossWeights)
     lr: float = 8e-4
@@ -169,7 +170,8 @@ def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
     sam, rate = run.sam, learning_rate(run.step, run.planned_steps, config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    batch = draw_batch(samples, config.n_images, config.n_masks, sam.config.img_size, config.views, rng)
+    views, n_images = step_views(config, run.step, sam.config.img_size)
+    batch = draw_batch(samples, n_images, config.n_masks, sam.config.img_size, views, rng)
     # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
     left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
     report = take_step(
@@ -181,6 +183,13 @@ def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
     run.step += 1
     update_average(run, config)
     return report
+
+
+def step_views(config: TrainConfig, step: int, img_size: int) -> tuple[ViewRules, int]:
+    """Windows and number of pictures of one step; whole frames cost more, so there are half as many."""
+    if config.whole_every and step % config.whole_every == config.whole_every - 1:
+        return replace(config.views, window_px=img_size), max(1, config.n_images // 2)
+    return config.views, config.n_images
 
 
 def set_mode(sam: Sam, freeze_norm: bool) -> None:
