@@ -73,7 +73,7 @@ def turn(home: Path, *, as_json: bool) -> None:
         _begin(workspace, GARDEN, held_out_first(draw_garden(home / GARDEN), truth), truth)
         # Small enough for five minutes on two busy cores, large enough for the gate's 50 held-out masks.
         habits = Habits(max_clicks=10)
-        plan = Plan(rounds=1, images_per_round=8, gate_masks=72, eval_masks=80, habits=habits)
+        plan = Plan(rounds=1, images_per_round=8, gate_masks=60, eval_masks=60, habits=habits)
         campaign = campaign_on(workspace, GARDEN, read_truth(truth), plan)
         campaign.run(between=lambda: _export(campaign, home / "before-training"))
         rows = campaign.figures()
