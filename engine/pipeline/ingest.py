@@ -213,8 +213,13 @@ def _add(
     report: IngestReport,
 ) -> None:
     same = (Image.dataset_id == dataset_id) & (Image.original_sha256 == image.original_sha256)
-    if session.scalar(select(Image.id).where(same)) is not None:
+    known_as = session.scalar(select(Image.original_name).where(same))
+    if known_as is not None:
         report.known += 1
+        if known_as != image.original_name:
+            report.notes.append(
+                (image.original_name, f"the same file as {known_as}, kept once under that name")
+            )
         return
     if block and (block.width, block.height) != (image.width, image.height):
         report.refused.append((image.original_name, _size_sentence(block, image)))
