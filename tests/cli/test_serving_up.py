@@ -21,7 +21,13 @@ def up(home: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess.Pop
     """A running `up` on a free port and the link it printed."""
     command = [sys.executable, "-m", "engine", "up", "--home", str(home), "--port", "0", "--json"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
