@@ -24,7 +24,8 @@ def preprocess_image(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 RGB -> what the encoder takes: (1, 3, S, S), resized, normalised, padded."""
     resized = resize_long_side(image, sam.config.img_size)
     # Contiguous: a view in another order would pick another, slower convolution.
-    pixels = torch.as_tensor(resized, device=sam.device).permute(2, 0, 1).contiguous()
+    # Copied: a picture decoded from a file is read-only, and torch wants memory it may write.
+    pixels = torch.tensor(resized, device=sam.device).permute(2, 0, 1).contiguous()
     return sam.preprocess(pixels[None])
 
 
