@@ -28,7 +28,7 @@ from engine.training.steps import StepReport, describe, draw_batch, take_step
 from engine.training.views import ViewRules
 
 MODEL_NAME = "model.safetensors"
-N_PROBE_STEPS = 4  # steps timed before a time-boxed run fixes its plan
+PLANNING_STEPS = (4, 12)  # a time-boxed run plans after these: the first steps are slow, they fill caches
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,14 @@ def update_average(run: Run, config: TrainConfig) -> None:
 
 
 def replan(run: Run, config: TrainConfig) -> None:
-    """A time-boxed run fixes its number of steps once, from its first steps' pace, and writes it down; if the
-    machine then slows down, it stops at the limit all the same."""
+    """A time-boxed run plans its steps from its pace so far and writes the number down; if the machine then
+    slows down, it stops soon after the limit all the same."""
     if config.max_seconds is None:
         return
-    if run.step == N_PROBE_STEPS:
-        affordable = int(config.max_seconds / run.elapsed_s * N_PROBE_STEPS)
-        run.planned_steps = max(N_PROBE_STEPS + 1, min(config.steps, affordable))
-    if run.elapsed_s > config.max_seconds * 1.15 and run.step > N_PROBE_STEPS:
+    if run.step in PLANNING_STEPS:
+        affordable = int(config.max_seconds / run.elapsed_s * run.step)
+        run.planned_steps = max(PLANNING_STEPS[-1] + 1, min(config.steps, affordable))
+    if run.elapsed_s > config.max_seconds * 1.15 and run.step >= PLANNING_STEPS[0]:
         run.planned_steps = run.step
 
 
