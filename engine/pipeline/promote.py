@@ -52,21 +52,23 @@ def decide(work: Work, *, model_version_id: int, snapshot_id: int) -> Write:
 def verdict(candidate: Mapping[str, Any], active: Mapping[str, Any], settings: Settings) -> tuple[str, str]:
     """("promote" | "refuse", the reason in a sentence) for two sets of figures on the same masks.
 
-    Better means: mean IoU over the asked numbers of clicks higher by MIN_GAIN, and no more clicks to the
-    target. Too few held-out masks decide nothing, so they refuse.
+    Better means: mean IoU over the asked numbers of clicks higher by MIN_GAIN, and at none of them lower by
+    it. Clicks to the target are told and decide nothing: the masks were drawn with the active model's help,
+    so it makes them again by the same clicks. Too few held-out masks decide nothing, so they refuse.
     """
     n_masks, needed = candidate["n_masks"], settings.train.min_holdout_masks
     if n_masks < needed:
         return "refuse", f"only {n_masks} held-out masks were there to judge by; {needed} are needed"
-    gain = _mean_iou(candidate) - _mean_iou(active)
-    clicks, before = candidate["noc"], active["noc"]
+    gains = {n: candidate["miou"][n] - active["miou"][n] for n in active["miou"]}
     figures = (
-        f"IoU {_mean_iou(active):.3f} -> {_mean_iou(candidate):.3f}, clicks {before:.2f} -> {clicks:.2f}"
+        f"IoU {_mean_iou(active):.3f} -> {_mean_iou(candidate):.3f}, "
+        f"clicks {active['noc']:.2f} -> {candidate['noc']:.2f}"
     )
-    if gain < MIN_GAIN:
+    if _mean_iou(candidate) - _mean_iou(active) < MIN_GAIN:
         return "refuse", f"not better on {n_masks} held-out masks: {figures}"
-    if clicks > before:
-        return "refuse", f"needs more clicks on {n_masks} held-out masks: {figures}"
+    worst = min(gains, key=gains.__getitem__)
+    if gains[worst] <= -MIN_GAIN:
+        return "refuse", f"worse after {worst} clicks on {n_masks} held-out masks: {figures}"
     return "promote", f"better on {n_masks} held-out masks: {figures}"
 
 

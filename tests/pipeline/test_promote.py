@@ -33,7 +33,8 @@ NOTHING = {"miou": {"1": None, "3": None}, "noc": None, "reached": None, "n_mask
         (ACTIVE, "refuse", "not better"),
         (figures(0.601, 0.701, 7.9), "refuse", "not better"),
         (figures(0.05, 0.10, 20.0), "refuse", "not better"),
-        (figures(0.70, 0.75, 8.1), "refuse", "needs more clicks"),
+        (figures(0.70, 0.75, 8.1), "promote", "clicks 8.00 -> 8.10"),
+        (figures(0.70, 0.69, 7.0), "refuse", "worse after 3 clicks"),
         (
             figures(0.90, 0.95, 2.0, n_masks=1),
             "refuse",
@@ -41,7 +42,17 @@ NOTHING = {"miou": {"1": None, "3": None}, "noc": None, "reached": None, "n_mask
         ),
         (NOTHING, "refuse", "only 0 held-out masks"),
     ],
-    ids=["better", "same clicks", "unchanged", "rounding", "noise", "more clicks", "too few", "none"],
+    ids=[
+        "better",
+        "same clicks",
+        "unchanged",
+        "rounding",
+        "noise",
+        "more clicks",
+        "worse later",
+        "too few",
+        "none",
+    ],
 )
 def test_verdicts(sqlite_workspace: Workspace, candidate: dict[str, Any], word: str, reason: str) -> None:
     found, sentence = verdict(candidate, ACTIVE, sqlite_workspace.settings)
