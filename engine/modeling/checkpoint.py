@@ -38,7 +38,18 @@ def save_checkpoint(
         raise BadInput(f"metadata may not use the names {', '.join(taken)}")
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(config.to_dict(), sort_keys=True)}
     tensors = {key: _stored(tensor, dtype) for key, tensor in state.items()}
-    return write_atomically(Path(path), serialize(tensors, metadata=header))
+    return write_atomically(Path(path), _in_order(serialize(tensors, metadata=header)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors writes them in an order that differs by process,
+    and files are known by their digest. The header is padded to 8 bytes, as the format wants."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

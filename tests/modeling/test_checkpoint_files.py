@@ -146,3 +146,14 @@ def test_a_blob_without_suffix_is_known_by_its_content(tmp_path: Path, small_sam
             save_checkpoint(path, small_sam.state_dict(), small_sam.config)
         blob = path.rename(tmp_path / ("0" * 64))
         assert equal_states(read_state(blob), small_sam.state_dict())
+
+
+def test_equal_weights_make_equal_files_whatever_the_order_of_their_notes(
+    tmp_path: Path, small_sam: Sam
+) -> None:
+    notes = {name: name for name in ("steps", "seed", "recipe", "parent", "seconds", "loss")}
+    one = save_checkpoint(tmp_path / "1.safetensors", small_sam.state_dict(), small_sam.config, notes)
+    other = dict(reversed(notes.items()))
+    two = save_checkpoint(tmp_path / "2.safetensors", small_sam.state_dict(), small_sam.config, other)
+    assert one.read_bytes() == two.read_bytes()
+    assert equal_states(read_state(one), small_sam.state_dict())
