@@ -32,8 +32,9 @@ from engine.store.model_versions import ModelVersion
 from engine.store.session import Workspace
 
 Prompts = Sequence[Mapping[str, Any]]
-_REMEMBERED_IMAGES = 64
-_REMEMBERED_STEPS = 512
+# One step of a 128 x 128 decoder is 64 to 192 kB, so all of them together stay under 300 MB.
+_REMEMBERED_IMAGES = 32
+_REMEMBERED_STEPS = 48
 
 
 @dataclass(frozen=True)
