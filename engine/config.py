@@ -67,6 +67,7 @@ class Web(Section):
     max_upload_mb: Count
     login_per_account: Count
     login_per_address: Count
+    metrics_token: Annotated[str, Field(pattern=r"^([!-~]{16,200})?$")]
 
 
 class Limits(Section):
@@ -85,11 +86,13 @@ class Worker(Section):
     broker: str
     key_prefix: str
     threads: Count
+    devices: Annotated[tuple[str, ...], Field(min_length=1)]
     nice: Annotated[int, Field(ge=0, le=19)]
     lease_s: Seconds
     heartbeat_s: Seconds
     tick_s: Seconds
     max_attempts: Count
+    max_waiting: Count
 
     @model_validator(mode="after")
     def _beats_within_lease(self) -> Self:
@@ -118,15 +121,39 @@ class Split(Section):
 
 
 class Train(Section):
-    """When a round is due, how long it runs and how its candidate is measured."""
+    """What a round learns from, how long it runs and how its candidate is measured."""
 
-    min_new_masks: Count
     min_holdout_masks: Count
     recipe: str
     max_seconds: Seconds
+    processes: Count
+    automatic_masks: Literal["never", "always"]
+    human_oversampling: Annotated[float, Field(ge=1, le=1000)]
     eval_clicks: tuple[Count, ...]
     noc_iou: Annotated[float, Field(gt=0, lt=1)]
     click_cap: Count
+
+
+class Logs(Section):
+    """What every process writes to stderr: lines for people, or JSON for a collector."""
+
+    format: Literal["text", "json"]
+    level: Literal["debug", "info", "warning", "error"]
+
+
+class Detector(Section):
+    """The box proposer of stage 2."""
+
+    max_seconds: Seconds
+    false_prefill_rate: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Gc(Section):
+    """What is collected: embeddings of versions nobody uses, files no row names."""
+
+    every_s: Annotated[float, Field(ge=0)]
+    keep_versions: Annotated[int, Field(ge=0)]
+    orphan_after_s: Seconds
 
 
 class Settings(BaseSettings):
@@ -146,6 +173,9 @@ class Settings(BaseSettings):
     embed: Embed
     split: Split
     train: Train
+    detector: Detector
+    gc: Gc
+    logs: Logs
 
     @classmethod
     def settings_customise_sources(

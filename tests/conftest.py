@@ -15,6 +15,8 @@ from engine.store.session import Workspace, open_workspace, upgrade
 from engine.store.tables import metadata
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Rounds come sooner in tests than people would want them.
+RETRAIN_AFTER = 4
 POSTGRES = "postgresql://postgres@127.0.0.1:5432"
 
 
@@ -38,6 +40,10 @@ def a_home(folder: Path, database_url: str | None = None) -> Settings:
     """Settings of a new home with the short clocks of configs/test.toml; on SQLite unless told otherwise."""
     folder.mkdir(parents=True)
     shutil.copy(configs_folder() / "test.toml", folder / "config.toml")
+    (folder / "stages").mkdir()
+    for stage in (configs_folder() / "stages").iterdir():
+        often = stage.read_text().replace("_masks = 40", f"_masks = {RETRAIN_AFTER}")
+        (folder / "stages" / stage.name).write_text(often)
     return load_settings(folder, {"database": {"url": database_url}} if database_url else None)
 
 

@@ -8,9 +8,12 @@ from PIL import Image as Picture
 from sqlalchemy.orm import Session
 
 from engine.store.datasets import Dataset, add_dataset, take_export_ids
+from engine.store.detector_versions import DetectorVersion
+from engine.store.generations import Generation
 from engine.store.images import Image
 from engine.store.masks import Mask
 from engine.store.model_versions import ActiveModel, ModelVersion
+from engine.store.proposals import Proposal
 from engine.store.session import Workspace
 from engine.store.snapshots import Snapshot
 from engine.store.users import User
@@ -108,3 +111,61 @@ def a_snapshot(session: Session, dataset_id: int, kind: str = "training", n: int
         n_masks=0,
     )
     return add(session, row)
+
+
+def a_detector_version(
+    session: Session, version: ModelVersion, snapshot: Snapshot, **columns: Any
+) -> DetectorVersion:
+    """A detector that reads the version's embeddings and prefills from a score of 0.5."""
+    values: dict[str, Any] = {
+        "dataset_id": version.dataset_id,
+        "name": "d1",
+        "model_version_id": version.id,
+        "snapshot_id": snapshot.id,
+        "weights_sha256": digest("detector", version.id),
+        "threshold": 0.5,
+        "false_prefill_rate": 0.1,
+        "figures": {},
+    }
+    return add(session, DetectorVersion(**values | columns))
+
+
+def a_proposal(
+    session: Session,
+    image: Image,
+    version: ModelVersion,
+    stage: str = "semi_automatic",
+    n: int = 1,
+    detector_version_id: int | None = None,
+    **columns: Any,
+) -> Proposal:
+    """A 2 x 2 proposal with the generation it came of, both of one configuration `n`."""
+    config_sha256 = digest("proposer", n)
+    run = {"image_id": image.id, "model_version_id": version.id, "stage": stage}
+    known = session.query(Generation).filter_by(config_sha256=config_sha256, **run).one_or_none()
+    if known is None:
+        add(
+            session,
+            Generation(
+                dataset_id=image.dataset_id,
+                detector_version_id=detector_version_id,
+                config_sha256=config_sha256,
+                n_proposals=1,
+                n_masks=0,
+                **run,
+            ),
+        )
+    values: dict[str, Any] = {
+        "config_sha256": config_sha256,
+        "counts": "0240T1",
+        "area": 4,
+        "bbox_xywh": [0, 0, 2, 2],
+        "predicted_iou": 0.9,
+        "stability_score": 0.95,
+        "crop_box_xywh": [0, 0, image.width, image.height],
+        "point_coords": [],
+        "score": 0.8,
+        "prompts": [{"kind": "box", "x0": 0.0, "y0": 0.0, "x1": 2.0, "y1": 2.0}],
+        "chosen": [0],
+    }
+    return add(session, Proposal(**run | values | columns))

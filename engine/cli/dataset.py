@@ -111,7 +111,9 @@ def show_stage(dataset: DatasetName = None, home: Home = None, as_json: AsJson =
 
 @stage.command("open")
 def open_stage(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="assisted-manual")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="One of the three.")
+    ],
     dataset: DatasetName = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -133,7 +135,7 @@ def begin_stage(workspace: Any, dataset_id: int, name: str) -> str:
     from engine.store.datasets import Dataset
 
     chosen = stages.stage_name(name)
-    stages.read_stage(chosen)
+    stages.read_stage(workspace.settings, chosen)
     with workspace.read() as session:
         view = report.dataset_view(session, session.get_one(Dataset, dataset_id))
     if view["model"] is None:

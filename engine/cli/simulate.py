@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from engine.simulation.truth import Truth
     from engine.store.session import Workspace
 
-# The campaign asks for its rounds itself.
-NEVER = 10**9
-
 COLUMNS = {
     "model_version": "version",
     "state": "state",
@@ -83,9 +80,8 @@ def simulate(
 
 
 def training(seconds: float | None) -> dict[str, dict[str, object]]:
-    """Settings of a campaign: rounds only when it asks, each as long as given."""
-    chosen: dict[str, object] = {} if seconds is None else {"max_seconds": seconds}
-    return {"train": chosen | {"min_new_masks": NEVER}}
+    """Settings of a campaign whose rounds are as long as given."""
+    return {} if seconds is None else {"train": {"max_seconds": seconds}}
 
 
 def campaign_on(workspace: Workspace, dataset: str, truth: Truth, plan: Plan) -> Campaign:

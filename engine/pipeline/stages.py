@@ -1,27 +1,36 @@
 """The stages of the data engine as data (paper section 4): one TOML file each in configs/stages."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from engine.config import configs_folder, read_toml
-from engine.errors import BadInput, Conflict, Refused
+from engine.config import Settings, configs_folder, read_toml
+from engine.errors import BadInput, Conflict
 from engine.store.datasets import Dataset
 from engine.store.events import record_event
 
 NAMES = ("assisted_manual", "semi_automatic", "fully_automatic")
+PROPOSERS = ("person", "detector", "grid")
+ACCEPTORS = ("person", "model")
+ORDERS = ("imported", "random", "need", "prominence")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Who proposes, who accepts (person or model), on which share of the images."""
+    """Who proposes, who accepts, which images in which order, when to retrain and what comes next."""
 
+    name: str
     title: str
     proposes: str
     accepts: str
     image_share: float
+    order: str
     move_on_after_s: int
+    retrain_after_new_masks: int
+    next_stage: str
+    proposer: dict[str, Any] = field(default_factory=dict)
 
 
 def stage_name(text: str) -> str:
@@ -32,16 +41,54 @@ def stage_name(text: str) -> str:
     return name
 
 
-def read_stage(name: str) -> Stage:
-    """The stage's settings; Refused when this version cannot run it yet."""
-    path = configs_folder() / "stages" / f"{name}.toml"
-    if not path.is_file():
-        raise Refused(f"stage {name} cannot be opened in this version: open assisted-manual")
+def read_stage(settings: Settings, name: str, overrides: Mapping[str, Any] | None = None) -> Stage:
+    """The stage of HOME/stages if there is one, else the packaged one, with `overrides` on top.
+
+    Raises BadInput with the file's name for a missing, unknown or impossible key.
+    """
+    own = settings.home / "stages" / f"{name}.toml"
+    path = own if own.is_file() else configs_folder() / "stages" / f"{name}.toml"
     written: dict[str, Any] = read_toml(path)
-    names = {field.name for field in fields(Stage)}
+    names = {field.name for field in fields(Stage)} - {"name"}
     if set(written) != names:
-        raise BadInput(f"{path.name} must hold exactly these keys: {', '.join(sorted(names))}")
-    return Stage(**written)
+        raise BadInput(f"{path} must hold exactly these keys: {', '.join(sorted(names))}")
+    stage = Stage(name=name, **written)
+    changed = dict(overrides or {})
+    proposer = stage.proposer | changed.pop("proposer", {})
+    if unknown := (set(changed) - names) | (set(proposer) - set(stage.proposer)):
+        raise BadInput(f"stage {name} has no {', '.join(sorted(unknown))}")
+    stage = replace(stage, **changed, proposer=proposer)
+    _check(stage, str(path))
+    return stage
+
+
+def stage_of(settings: Settings, dataset: Dataset, name: str | None = None) -> Stage | None:
+    """The dataset's open stage, or the one named, as its lead has set it; None when none is open."""
+    name = name or dataset.open_stage
+    if name is None:
+        return None
+    return read_stage(settings, name, dataset.settings.get("stages", {}).get(name))
+
+
+def override_stage(session: Session, settings: Settings, dataset_id: int, name: str, **changed: Any) -> None:
+    """Changes keys of a stage for one dataset; BadInput for a key or value it cannot have."""
+    dataset = session.get_one(Dataset, dataset_id, with_for_update=True)
+    known = dataset.settings.get("stages", {})
+    mine = known.get(name, {}) | changed
+    if "proposer" in changed:
+        mine["proposer"] = known.get(name, {}).get("proposer", {}) | changed["proposer"]
+    read_stage(settings, name, mine)
+    dataset.settings = dataset.settings | {"stages": known | {name: mine}}
+
+
+def _check(stage: Stage, where: str) -> None:
+    for key, allowed in (("proposes", PROPOSERS), ("accepts", ACCEPTORS), ("order", ORDERS)):
+        if getattr(stage, key) not in allowed:
+            raise BadInput(f"{where}: {key} must be one of {', '.join(allowed)}")
+    if not 0 < stage.image_share <= 1:
+        raise BadInput(f"{where}: image_share must lie above 0 and up to 1")
+    if stage.next_stage not in ("", *NAMES):
+        raise BadInput(f"{where}: next_stage must be empty or one of {', '.join(NAMES)}")
 
 
 def open_stage(session: Session, dataset_id: int, name: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import Unavailable
-from engine.pipeline import access, evaluate, loop, pictures, promote, report
+from engine.pipeline import access, evaluate, loop, pictures, promote, report, stages
 from engine.pipeline.assign import Waiting
 from engine.simulation.annotators import Habits, SimulatedAnnotator, Turn
 from engine.simulation.truth import Truth, draw_masks
@@ -54,6 +54,7 @@ class Campaign:
             self.held_out = pictures.image_names(session, self.dataset_id, split="val")
             everything = pictures.image_names(session, self.dataset_id)
         self.truth.check_covers(everything)
+        self._ask_for_rounds_ourselves()
         n_train = len(everything) - len(self.held_out)
         # The design's share of a stage in simulation is a quarter of the images.
         self.n_images = self.plan.images_per_round or math.ceil(n_train / 4)
@@ -63,6 +64,13 @@ class Campaign:
             )
             for number in range(1, self.plan.n_annotators + 1)
         ]
+
+    def _ask_for_rounds_ourselves(self) -> None:
+        with self.workspace.write() as session:
+            for name in stages.NAMES:
+                stages.override_stage(
+                    session, self.workspace.settings, self.dataset_id, name, retrain_after_new_masks=0
+                )
 
     def run(self, between: Callable[[], object] | None = None) -> None:
         """Annotates and retrains `rounds` times and annotates once more; `between` runs before a training."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from engine.store.base import Base, RowId, Sha256, utc_now
@@ -40,6 +40,8 @@ class Image(Base):
     # What an imported COCO image block said beyond its known keys.
     extra: Mapped[dict[str, Any] | None]
     # Images that look alike share a group, a group shares a split, and a held-out one never trains.
+    # Standard deviation of the luminance, 0..1; what stands out can be handed out first.
+    contrast: Mapped[float | None] = mapped_column(Float)
     near_duplicate_group: Mapped[str]
     split: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -58,6 +58,8 @@ class Mask(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+# Not current: second opinions, what was corrected or deleted, and what the model alone accepted before it was
+# run again over the image.
 CURRENT_MASKS_SQL = """
 CREATE VIEW current_masks AS
 SELECT m.id AS mask_id, m.dataset_id AS dataset_id, m.image_id AS image_id
@@ -65,6 +67,13 @@ FROM masks m
 WHERE NOT m.second_opinion
   AND NOT EXISTS (SELECT 1 FROM masks n WHERE n.supersedes_id = m.id AND NOT n.second_opinion)
   AND NOT EXISTS (SELECT 1 FROM annotations a WHERE a.act = 'delete' AND a.target_mask_id = m.id)
+  AND NOT EXISTS (
+    SELECT 1 FROM proposals p
+    JOIN generations mine ON mine.image_id = p.image_id AND mine.model_version_id = p.model_version_id
+      AND mine.stage = p.stage AND mine.config_sha256 = p.config_sha256
+    JOIN generations newer ON newer.image_id = p.image_id AND newer.stage = p.stage AND newer.id > mine.id
+    WHERE p.id = m.proposal_id AND p.stage = 'fully_automatic' AND NOT m.touched_by_person
+  )
 """
 
 # A view, so kept out of Base.metadata: create_all and Alembic's comparison must not take it for a table.

@@ -25,4 +25,9 @@ class Proposal(Base):
     stability_score: Mapped[float] = mapped_column(Float)
     crop_box_xywh: Mapped[list[Any]]
     point_coords: Mapped[list[Any]]
+    # The detector's score of the box (stage 2).
+    score: Mapped[float | None] = mapped_column(Float)
+    # What gives this mask again on the same weights, as in an annotation: a box, or the grid's point.
+    prompts: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    chosen: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

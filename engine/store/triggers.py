@@ -16,6 +16,9 @@ FACTS = (
     "decisions",
     "evaluations",
     "exports",
+    "detector_versions",
+    "generations",
+    "reviews",
     "events",
 )
 DELETABLE_FACTS = ("embeddings",)

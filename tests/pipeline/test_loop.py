@@ -23,6 +23,7 @@ from engine.store.jobs import Job, due_ids
 from engine.store.model_versions import ActiveModel, Decision, ModelVersion
 from engine.store.runner import ArrowOf, Work, Write, commit, run_job
 from engine.store.snapshots import Snapshot
+from tests.conftest import RETRAIN_AFTER
 from tests.factories import digest
 from tests.pipeline.conftest import Drawn, Lab, rows
 from tests.pipeline.test_annotate import Desk
@@ -187,7 +188,7 @@ def test_a_worse_candidate_is_refused_and_the_next_round_waits_for_new_masks(
     (decision,) = rows(lab.workspace, select(Decision))
     assert decision.verdict == "refuse" and jobs(lab, "activate") == []
     desk = Desk(lab, lab.ann)
-    for n in range(lab.workspace.settings.train.min_new_masks):
+    for n in range(RETRAIN_AFTER):
         assert jobs(lab, "snapshot")[-1].arguments["number"] == 1
         desk.accept(f"client-{n:04}")
         due(lab)
