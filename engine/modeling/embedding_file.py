@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from engine.errors import Unavailable
+from engine.errors import BadInput, Unavailable
 
 _NAME = "image_embedding"
 
@@ -20,6 +21,16 @@ def pack_embedding(
     """(C, g, g) as `dtype`, with the digests of the pixels and the weights it was made of in the header."""
     stored = np.ascontiguousarray(image_embedding.astype(np.dtype(dtype)))
     return save({_NAME: stored}, metadata={"image_sha256": image_sha256, "weights_sha256": weights_sha256})
+
+
+def parents_of(content: bytes) -> tuple[str | None, str | None]:
+    """(pixels, weights): the digests in the header of an embedding's bytes. BadInput for anything else."""
+    length = int.from_bytes(content[:8], "little")
+    try:
+        made_of = dict(json.loads(content[8 : 8 + length])["__metadata__"])
+    except (ValueError, KeyError, TypeError):
+        raise BadInput("the embedding is no safetensors file that says whose it is") from None
+    return made_of.get("image_sha256"), made_of.get("weights_sha256")
 
 
 def read_embedding(path: Path, *, weights_sha256: str) -> NDArray[np.float32]:
