@@ -5,8 +5,8 @@ forked children, and any number of such processes may serve one home.
 """
 
 import argparse
-import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import WorkerLostError
 from celery.platforms import SecurityWarning
+from celery.utils.log import get_multiprocessing_logger
 
+from engine import logs
 from engine.config import Settings, load_settings
 from engine.errors import BadInput, MaskloopError
 from workers.app import is_embedded, make_app
 from workers.job_task import JobTask
-from workers.tick import Tick, keep_ticking, sender
+from workers.tick import CeleryBroker, Tick, keep_ticking
 
-QUEUES = "cpu,gpu,train,export"
+QUEUES = ("cpu", "gpu", "train", "export")
 # From the signal to the end: running arrows get this long to reach their next step, then jobs are given back.
 GRACE_S = 15.0
 
@@ -32,13 +35,12 @@ GRACE_S = 15.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or Ctrl-C; 1 with one line on stderr for a stated failure."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for library in ("alembic", "celery"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     # The warning is about messages that carry code; ours are JSON with one number.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     try:
         settings = load_settings(options.home)
+        logs.begin(settings, "tick" if options.only_tick else "worker")
+        options.queues = _queues(options.queues)
         if is_embedded(settings) and (options.only_tick or not options.tick):
             raise BadInput("with the in-memory broker one process does all: leave out --no-tick, --only-tick")
         os.nice(settings.worker.nice)
@@ -51,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m workers", description="Runs Maskloop's jobs.")
     parser.add_argument("--home", type=Path, help="home folder (else MASKLOOP_HOME, else ~/.maskloop)")
-    parser.add_argument("--queues", default=QUEUES, help=f"queues to serve, of {QUEUES}")
+    parser.add_argument("--queues", default=",".join(QUEUES), help="queues to serve, with commas between")
+    parser.add_argument(
+        "--slow-places",
+        type=int,
+        help="of worker.threads, how many may run jobs of minutes at once (default: all but one)",
+    )
     parser.add_argument(
         "--no-tick", dest="tick", action="store_false", help="leave due work to another process"
     )
@@ -59,30 +66,50 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _queues(wanted: str) -> list[str]:
+    queues = wanted.split(",")
+    if unknown := set(queues) - set(QUEUES):
+        raise BadInput(f"no queue is called {', '.join(sorted(unknown))}: choose of {', '.join(QUEUES)}")
+    return queues
+
+
 def _work(settings: Settings, options: argparse.Namespace) -> int:
-    run = JobTask(settings)
+    slow_places = options.slow_places or max(1, settings.worker.threads - 1)
+    _bound_torch(slow_places)
+    run = JobTask(settings, queues=options.queues, slow_places=slow_places)
     # Opened before anything starts, so that a database that cannot be used is said at once.
     app = make_app(settings, run)
-    tick, worker = _tick(app, settings, run), _worker(app, settings, options.queues.split(","))
+    # Before the worker is made, which configures logging unless somebody else says that they did.
+    signals.setup_logging.connect(_log_as_we_do, weak=False)
+    tick, worker = _tick(app, settings, run), _worker(app, settings, options.queues)
     stopped = threading.Event()
 
     def ready(**_: Any) -> None:
         if options.tick:
             threading.Thread(target=keep_ticking, args=(tick, stopped), name="tick", daemon=True).start()
-        print(f"worker ready: queues {options.queues}, {settings.worker.threads} jobs at once", flush=True)
+        named = ",".join(options.queues)
+        print(f"worker ready: queues {named}, {settings.worker.threads} jobs at once", flush=True)
 
     def stopping(**_: Any) -> None:
         run.stopping.set()
         stopped.set()
         threading.Thread(target=_end_by_force, args=(worker, run), name="grace", daemon=True).start()
 
+    def failed(exception: Exception | None = None, **_: Any) -> None:
+        if isinstance(exception, WorkerLostError) and not stopped.is_set():
+            run.bury(worker.pool.info["processes"], cause_of_death(str(exception)))
+
+    signals.task_failure.connect(failed, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
-    # A connected receiver tells Celery that logging is configured already.
-    signals.setup_logging.connect(lambda **_: None, weak=False)
     worker.start()
     run.give_back()
     return int(worker.exitcode or 0)
+
+
+def _log_as_we_do(**_: Any) -> None:
+    """The pool's own logger speaks through ours; Celery changes nothing once this is connected."""
+    get_multiprocessing_logger().propagate = True
 
 
 def _worker(app: Celery, settings: Settings, queues: list[str]) -> Any:
@@ -99,11 +126,27 @@ def _worker(app: Celery, settings: Settings, queues: list[str]) -> Any:
     )
 
 
+def _bound_torch(slow_places: int) -> None:
+    """Shares the cores out among the jobs of minutes, before anything imports torch, which reads this once.
+
+    The place kept free for an annotator's image gets as many; it works for a moment at a time."""
+    threads = max(1, len(os.sched_getaffinity(0)) // slow_places)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def cause_of_death(lost: str) -> str:
+    """A sentence for people from what the pool says of a child that died, which names signal or exit code."""
+    if "SIGKILL" in lost:
+        return "its process was killed (SIGKILL): most likely the machine ran out of memory"
+    if found := re.search(r"signal \d+ \((\w+)\)", lost):
+        return f"its process crashed ({found[1]}) in native code: this input may be what it cannot take"
+    code = re.search(r"exitcode (-?\d+)", lost)
+    return f"its process ended in the middle of the job (exit code {code[1] if code else 'unknown'})"
+
+
 def _tick(app: Celery, settings: Settings, run: JobTask) -> Tick:
-    if not is_embedded(settings):
-        return Tick(run.workspace(), sender(app))
-    threads = settings.worker.threads
-    return Tick(run.workspace(), sender(app), limit=8 * threads, n_slow=max(1, threads - 1))
+    limit = 2 * settings.worker.threads if is_embedded(settings) else 32
+    return Tick(run.workspace(), CeleryBroker(app), limit=limit)
 
 
 def _only_tick(settings: Settings) -> int:

@@ -32,6 +32,8 @@ def make_app(settings: Settings, run: JobTask | None = None) -> Celery:
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        # No result is waited for, so a child that died is known at once; see `JobTask.bury`.
+        worker_lost_wait=0.5,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=5,
         broker_transport_options=_transport_options(settings),

@@ -1,4 +1,4 @@
-"""The body that all tasks share: open the workspace once per process, run the job the message names."""
+"""The body that all tasks share: open the workspace once per process, run what is due, most urgent first."""
 
 import logging
 import mmap
@@ -6,15 +6,19 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Collection, Sequence
 
 from engine.config import Settings
 from engine.errors import MaskloopError, Unavailable
 from engine.pipeline import loop
-from engine.store.jobs import give_back_all
-from engine.store.runner import run_job
+from engine.store.jobs import QUEUES, end_attempts_of, give_back_all, workers_at_work
+from engine.store.runner import run_next
 from engine.store.session import Workspace, open_workspace
 
 log = logging.getLogger(__name__)
+
+# Before a job whose process died is tried again: long enough for memory to be free again.
+AFTER_A_DEATH_S = 2.0
 
 
 def worker_name() -> str:
@@ -38,10 +42,19 @@ class StopFlag:
 
 
 class JobTask:
-    """Runs jobs by id, in threads or in forked children."""
+    """Runs jobs of some queues, in threads or in forked children.
 
-    def __init__(self, settings: Settings, worker: str = "") -> None:
-        self.settings = settings
+    `slow_places` of the worker's places may run jobs that take minutes; None sets no bound.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str = "",
+        queues: Sequence[str] = QUEUES,
+        slow_places: int | None = None,
+    ) -> None:
+        self.settings, self.queues, self.slow_places = settings, queues, slow_places
         self.worker = worker or worker_name()
         self.stopping = StopFlag()
         self._opening = threading.Lock()
@@ -49,16 +62,29 @@ class JobTask:
         self._opened: dict[int, Workspace] = {}
 
     def __call__(self, job_id: int) -> None:
-        """Runs the job; what goes wrong outside of it is logged, and the tick sends its id again."""
-        if self.stopping.is_set():
-            return
-        try:
-            workspace = self.workspace()
-            state = run_job(workspace, job_id, loop.arrow, f"{self.worker}/{os.getpid()}", self.stopping)
-        except MaskloopError as error:
-            log.warning("job %s was not run: %s", job_id, error)
-        else:
-            log.info("job %d: %s", job_id, state)
+        """Woken by a message, works until nothing is due; the id is only what the message was sent for.
+
+        The ledger says what comes first, not the broker, which keeps the order of sending. What goes wrong
+        outside of a job is logged, and the tick sends another message.
+        """
+        name = f"{self.worker}/{os.getpid()}"
+        log.debug("woken for job %s", job_id)
+        while not self.stopping.is_set():
+            try:
+                ended = run_next(
+                    self.workspace(),
+                    self.queues,
+                    loop.arrow,
+                    name,
+                    self.stopping,
+                    slow_places=self.slow_places,
+                )
+            except MaskloopError as error:
+                log.warning("woken for job %s, but no job was run: %s", job_id, error)
+                return
+            if ended is None:
+                return
+            log.info("job %d: %s", *ended)
 
     def workspace(self) -> Workspace:
         """This process's workspace, opened when first asked for."""
@@ -75,3 +101,20 @@ class JobTask:
         except Unavailable as error:
             log.warning("jobs not given back, their leases will run out: %s", error)
             return 0
+
+    def bury(self, living: Collection[int], cause: str) -> list[int]:
+        """Ends the attempts of children that are not among the `living` process ids; returns the jobs' ids.
+
+        Without it the jobs would wait for their leases to run out, and no one would know the cause.
+        """
+        try:
+            with self.workspace().write() as session:
+                names = workers_at_work(session, f"{self.worker}/")
+                lost = [name for name in names if int(name.rsplit("/", 1)[1]) not in living]
+                ids = end_attempts_of(session, lost, cause, AFTER_A_DEATH_S)
+        except Unavailable as error:
+            log.warning("jobs of a dead process wait for their leases to run out: %s", error)
+            return []
+        for job_id in ids:
+            log.warning("job %d: %s", job_id, cause)
+        return ids

@@ -3,58 +3,93 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from celery import Celery
 from celery.exceptions import OperationalError
 
 from engine.errors import Unavailable
-from engine.pipeline import loop
-from engine.store.jobs import Due, due, n_running
+from engine.pipeline import health, loop
+from engine.store.jobs import QUEUES, Due, due
 from engine.store.session import Workspace
 from workers.tasks import task_name
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Due], None]
 
-# Jobs less urgent than this take minutes (evaluations, training): see `Tick.n_slow`.
-SLOW_ABOVE = 40
+class Broker(Protocol):
+    """What a tick needs of a broker."""
+
+    def send(self, job: Due) -> None:
+        """A wake-up to the job's queue; Unavailable when the broker is away."""
+        ...
+
+    def n_unread(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many messages of each queue no worker has read yet."""
+        ...
 
 
-def sender(app: Celery) -> Send:
-    """How a tick sends: the id to the queue, without a long wait. Unavailable when the broker is away."""
+class CeleryBroker:
+    """The broker of a Celery app. Neither call waits long for a broker that is away."""
 
-    def send(job: Due) -> None:
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+    def send(self, job: Due) -> None:
+        """See Broker."""
         try:
-            app.send_task(task_name(job.kind), args=[job.job_id], queue=job.queue, retry=False)
+            self.app.send_task(task_name(job.kind), args=[job.job_id], queue=job.queue, retry=False)
         except OperationalError as error:
-            raise Unavailable(f"the broker does not answer, jobs wait for it ({error})") from error
+            raise _away(error) from error
 
-    return send
+    def n_unread(self, queues: Iterable[str]) -> dict[str, int]:
+        """See Broker."""
+        with self.app.connection_for_write() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, timeout=5)
+                return {queue: _n_messages(connection, queue) for queue in queues}
+            except (OperationalError, *connection.connection_errors) as error:
+                raise _away(error) from error
+
+
+def _n_messages(connection: Any, queue: str) -> int:
+    try:
+        return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+    except connection.channel_errors:
+        # A queue that nobody has written to since the broker began, or since it was read to its end.
+        return 0
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"the broker does not answer, jobs wait for it ({error})")
 
 
 @dataclass
 class Tick:
-    """One call looks once. A message may be lost: the same waiting job is sent again after `again_s`."""
+    """One call looks once. Messages may be lost: what still waits is sent for again after `again_s`.
+
+    A message only wakes a worker, who takes the most urgent job there is; so a few are enough, and a queue
+    that nobody reads stays short.
+    """
 
     workspace: Workspace
-    send: Send
-    # Messages on their way at once; a broker's queue knows no urgency, so it is kept short.
-    limit: int = 100
-    # In one embedded worker: how many slow jobs may run at once, so that an annotator's image finds a thread.
-    n_slow: int | None = None
-    again_s: float = 15.0
-    _sent_at: dict[tuple[int, int], float] = field(default_factory=dict)
+    broker: Broker
+    # Unread messages of one queue, at most: more than all workers together have places.
+    limit: int = 32
+    again_s: float = 5.0
+    _sent: dict[str, tuple[float, list[Due]]] = field(default_factory=dict)
 
     def __call__(self) -> int:
-        """Asks for due work and sends waiting jobs; returns how many messages went out."""
+        """Asks for due work and wakes workers for waiting jobs; returns how many messages went out."""
         self._ask()
         with self.workspace.read() as session:
-            waiting = due(session, limit=self.limit)
-            n_slow_running = n_running(session, SLOW_ABOVE)
-        return sum(self._send_once(job) for job in self._with_room(waiting, n_slow_running))
+            waiting = {queue: due(session, [queue], limit=self.limit) for queue in QUEUES}
+        # An attempt is part of what is compared: for a job that came back to the queue one is woken at once.
+        news = {queue: jobs for queue, jobs in waiting.items() if jobs and self._is_news(queue, jobs)}
+        n_unread = self.broker.n_unread(news) if news else {}
+        return sum(self._wake(queue, jobs, len(jobs) - n_unread[queue]) for queue, jobs in news.items())
 
     def _ask(self) -> None:
         try:
@@ -66,22 +101,15 @@ class Tick:
             # One dataset that the loop stumbles over must not keep everyone's waiting jobs from being sent.
             log.exception("due work could not be asked for; the next tick tries again")
 
-    def _with_room(self, waiting: list[Due], n_slow_running: int) -> list[Due]:
-        if self.n_slow is None:
-            return waiting
-        urgent = [job for job in waiting if job.priority <= SLOW_ABOVE]
-        slow = [job for job in waiting if job.priority > SLOW_ABOVE]
-        return urgent + slow[: max(0, self.n_slow - n_slow_running)]
+    def _is_news(self, queue: str, jobs: list[Due]) -> bool:
+        sent_at, sent = self._sent.get(queue, (float("-inf"), []))
+        return jobs != sent or time.monotonic() - sent_at >= self.again_s
 
-    def _send_once(self, job: Due) -> bool:
-        # The attempt is part of the key: a job that came back to the queue is sent at once.
-        now, key = time.monotonic(), (job.job_id, job.attempt)
-        self._sent_at = {old: at for old, at in self._sent_at.items() if now - at < self.again_s}
-        if key in self._sent_at:
-            return False
-        self.send(job)
-        self._sent_at[key] = now
-        return True
+    def _wake(self, queue: str, jobs: list[Due], n_messages: int) -> int:
+        for job in jobs[: max(0, n_messages)]:
+            self.broker.send(job)
+        self._sent[queue] = (time.monotonic(), jobs)
+        return max(0, n_messages)
 
 
 def keep_ticking(tick: Tick, stopped: threading.Event) -> None:
@@ -90,6 +118,7 @@ def keep_ticking(tick: Tick, stopped: threading.Event) -> None:
     while not stopped.wait(tick.workspace.settings.worker.tick_s):
         try:
             tick()
+            health.record_tick(tick.workspace.settings)
         except (Unavailable, OSError) as error:
             if str(error) != trouble:
                 log.warning("no tick: %s", error)

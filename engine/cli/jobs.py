@@ -1,5 +1,6 @@
 """The jobs ledger for people: `jobs list|show|retry|cancel`."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
 from engine.cli.showing import print_facts, print_json, print_rows
+from engine.errors import BadInput
 
 jobs = typer.Typer(no_args_is_help=True, help="See, retry and cancel jobs.")
 
@@ -25,23 +27,33 @@ def list_jobs(
     state: Annotated[
         str | None, typer.Option(help="queued, running, done, failed or cancelled.", metavar="STATE")
     ] = None,
+    kind: Annotated[str | None, typer.Option(help="Such as embed or train.", metavar="KIND")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
     dataset: DatasetName = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """The newest jobs."""
-    from engine.pipeline import report
+    """The newest jobs, with the reason of those that failed."""
+    from engine.pipeline import loop, report
+    from engine.store.jobs import STATES
 
+    _refuse_unknown("state", state, STATES)
+    _refuse_unknown("kind", kind, loop.ARROWS)
     with opened(home) as workspace, workspace.read() as session:
         dataset_id = None if dataset is None else dataset_meant(session, dataset).id
-        found = report.job_list(session, dataset_id=dataset_id, state=state, limit=limit)
+        found = report.job_list(session, dataset_id=dataset_id, state=state, kind=kind, limit=limit)
     if as_json:
         print_json(found)
     elif found:
         print_rows(found, COLUMNS)
     else:
         print("no jobs")
+
+
+def _refuse_unknown(what: str, wanted: str | None, known: Iterable[str]) -> None:
+    # A word that matches nothing would read as "no jobs".
+    if wanted is not None and wanted not in known:
+        raise BadInput(f"no job has the {what} {wanted!r}: choose one of {', '.join(known)}")
 
 
 @jobs.command("show")

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,9 @@ STOPPED_WITHIN_S = 20.0
 # Importing the web app on a busy machine; it answers within 3 s on an idle one.
 STARTED_WITHIN_S = 120.0
 LINK_MINUTES = 60
+# A worker that died begins again after 1, 2, 4, ... seconds; one that had lived for long, after one again.
+LONGEST_PAUSE_S = 60.0
+LONG_LIVED_S = 300.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +56,9 @@ def serve(
 ) -> None:
     """`up` with the settings of its web section given; returns after Ctrl+C or SIGTERM.
 
-    Raises Unavailable when one of the two processes cannot start or ends by itself.
+    A worker that dies, as by a job that crashes its process, is started again; its job is tried again and
+    fails with a reason after its last attempt. Raises Unavailable when one of the two processes cannot start,
+    or the page ends by itself.
     """
     from engine.config import environment_of
 
@@ -62,9 +68,10 @@ def serve(
         with _stoppable(), _children(settings.home / "logs", environment) as (page, worker):
             address = _await_address(page, worker)
             _greet(workspace, address, browse=browse, as_json=as_json)
-            while page.runs() and worker.runs():
+            while page.runs():
+                worker.keep_alive()
                 time.sleep(0.3)
-            raise Unavailable(_epitaph(worker if page.runs() else page))
+            raise Unavailable(_epitaph(page))
 
 
 @dataclass
@@ -74,6 +81,10 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    begin: Callable[[], subprocess.Popen[bytes]]
+    began_at: float = field(default_factory=time.monotonic)
+    pause_s: float = 1.0
+    again_at: float | None = None
 
     def runs(self) -> bool:
         """True until it ended."""
@@ -83,6 +94,27 @@ class Child:
         """What it printed so far, without empty lines."""
         return [line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()]
 
+    def keep_alive(self) -> None:
+        """Begins it again after a pause if it died, and says so; to be called often. Raises Unavailable for a
+        fault it has stated, such as settings it refuses: it would only state that again."""
+        if self.runs():
+            return
+        if self.again_at is not None:
+            self._begin_again_if_time()
+            return
+        if self.process.returncode == 1 and self.lines() and self.lines()[-1].startswith("error: "):
+            raise Unavailable(_epitaph(self))
+        if time.monotonic() - self.began_at > LONG_LIVED_S:
+            self.pause_s = 1.0
+        print(f"maskloop: {_epitaph(self)}; it begins again in {self.pause_s:.0f} s", file=sys.stderr)
+        self.again_at = time.monotonic() + self.pause_s
+
+    def _begin_again_if_time(self) -> None:
+        now = time.monotonic()
+        if self.again_at is not None and now >= self.again_at:
+            self.process, self.began_at, self.again_at = self.begin(), now, None
+            self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
+
 
 @contextmanager
 def _children(logs: Path, environment: dict[str, str]) -> Iterator[tuple[Child, Child]]:
@@ -91,16 +123,19 @@ def _children(logs: Path, environment: dict[str, str]) -> Iterator[tuple[Child, 
     started: list[Child] = []
     try:
         for name, module in (("page", "annotator_ui"), ("worker", "workers")):
-            started.append(_start(name, module, logs / f"{name}.log", environment))
+            log = logs / f"{name}.log"
+            log.unlink(missing_ok=True)
+            begin = partial(_start, module, log, environment)
+            started.append(Child(name, begin(), log, begin))
         yield started[0], started[1]
     finally:
         _stop(started)
 
 
-def _start(name: str, module: str, log: Path, environment: dict[str, str]) -> Child:
-    with log.open("wb") as sink:
+def _start(module: str, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("ab") as sink:
         # A session of their own: Ctrl+C reaches only us, and we stop them in good order.
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", module],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -108,7 +143,6 @@ def _start(name: str, module: str, log: Path, environment: dict[str, str]) -> Ch
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Child(name, process, log)
 
 
 def _stop(children: list[Child]) -> None:
@@ -158,7 +192,7 @@ def _await_address(page: Child, worker: Child) -> str:
 
 def _epitaph(child: Child) -> str:
     """Its own last words where they are a sentence of ours, else where to read them."""
-    last = (child.lines() or ["without a word"])[-1]
+    last = (child.lines() or ["without a word"])[-1][-300:]
     for stated in ("annotator_ui: ", "error: "):
         if last.startswith(stated):
             return last.removeprefix(stated)

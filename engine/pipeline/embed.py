@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session
 
 from engine.errors import NotFound
 from engine.formats.pictures import decode_stored
-from engine.modeling.cache import load_model
+from engine.modeling.cache import model_on
 from engine.modeling.embedding_file import pack_embedding
 from engine.modeling.predictor import encode_image
+from engine.store.device_slots import device_slot
 from engine.store.embeddings import Embedding
 from engine.store.images import Image
 from engine.store.model_versions import ModelVersion
@@ -26,8 +27,10 @@ def embed(work: Work, *, image_id: int, model_version_id: int) -> Write:
         image, version = session.get(Image, image_id), session.get(ModelVersion, model_version_id)
         if image is None or version is None:
             raise NotFound(f"no image {image_id} or no model version {model_version_id}")
-    sam = load_model(workspace.blobs.local_path(version.weights_sha256))
-    embedding = encode_image(sam, decode_stored(workspace.blobs.read(image.pixels_sha256)))
+    weights = workspace.blobs.local_path(version.weights_sha256)
+    pixels = decode_stored(workspace.blobs.read(image.pixels_sha256))
+    with device_slot(workspace.settings, "embed") as slot, model_on(weights, slot.device) as sam:
+        embedding = encode_image(sam, pixels)
     dtype = workspace.settings.embed.dtype
     blob = pack_embedding(
         embedding, dtype, image_sha256=image.pixels_sha256, weights_sha256=version.weights_sha256
@@ -45,6 +48,10 @@ def embed(work: Work, *, image_id: int, model_version_id: int) -> Write:
         pair = (Embedding.image_id == image_id) & (Embedding.model_version_id == model_version_id)
         if session.scalar(select(Embedding.id).where(pair)) is None:
             session.add(row)
+            session.flush()
+            # The row in the table keeps collectors out until the commit; before it they may have been here.
+            if not workspace.blobs.exists(row.blob_sha256):
+                workspace.blobs.put(blob)
         return {"n_bytes": len(blob)}
 
     return write

@@ -12,7 +12,8 @@ from engine.config import Settings
 from engine.errors import NotFound
 from engine.formats.pictures import decode_stored
 from engine.geometry.rle import Rle
-from engine.modeling.cache import load_model
+from engine.modeling.cache import model_on
+from engine.store.device_slots import device_slot
 from engine.store.evaluations import Evaluation
 from engine.store.images import Image
 from engine.store.masks import Mask
@@ -62,16 +63,17 @@ def measure(workspace: Workspace, model_version_id: int, samples: Iterable[Sampl
         version = session.get(ModelVersion, model_version_id)
         if version is None:
             raise NotFound(f"no model version {model_version_id}")
-    backend = TorchBackend(load_model(workspace.blobs.local_path(version.weights_sha256)))
+    weights = workspace.blobs.local_path(version.weights_sha256)
     protocol = protocol_of(workspace.settings)
-    scores = evaluate_clicks(
-        backend,
-        samples,
-        n_clicks=protocol["n_clicks"],
-        noc_iou=protocol["noc_iou"],
-        cap=protocol["cap"],
-        min_area_px=protocol["min_area_px"],
-    )
+    with device_slot(workspace.settings, "evaluate") as slot, model_on(weights, slot.device) as sam:
+        scores = evaluate_clicks(
+            TorchBackend(sam),
+            samples,
+            n_clicks=protocol["n_clicks"],
+            noc_iou=protocol["noc_iou"],
+            cap=protocol["cap"],
+            min_area_px=protocol["min_area_px"],
+        )
     return as_figures(scores, protocol)
 
 

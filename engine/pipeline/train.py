@@ -2,6 +2,7 @@
 
 import os
 import re
+import selectors
 import shutil
 import subprocess
 import sys
@@ -17,16 +18,20 @@ from engine.errors import NotFound, Unavailable
 from engine.formats.pictures import decode_stored
 from engine.geometry.rle import Rle
 from engine.modeling.card import read_card
+from engine.store.device_slots import DeviceSlot, device_slot
 from engine.store.events import record_event
 from engine.store.images import Image
 from engine.store.masks import Mask
 from engine.store.model_versions import ModelVersion
+from engine.store.reviews import is_reviewed
 from engine.store.runner import Cancelled, Work, Write
 from engine.store.session import Workspace
 from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
 from engine.training.dataset import Sample, write_folder
 
 _STEP = re.compile(r"step (\d+)/(\d+) (\d+) s ")
+# How long a cancelled job may look away, and how long the trainer may take to save what it has.
+_LISTEN_S, _SAVE_S = 0.5, 8.0
 # glibc gives large blocks back to the kernel and faults them in again; keeping them halves a step's time.
 _KEEP_PAGES = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
@@ -73,67 +78,103 @@ def _samples(workspace: Workspace, snapshot_id: int) -> Iterator[Sample]:
         ).all()
     for image in images:
         with workspace.read() as session:
-            members_of = select(Mask.counts).join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
+            columns = select(Mask.counts, is_reviewed())
+            members_of = columns.join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
             here = (SnapshotMask.snapshot_id == snapshot_id) & (Mask.image_id == image.id)
-            counts = session.scalars(members_of.where(here).order_by(Mask.export_id, Mask.id)).all()
+            found = session.execute(members_of.where(here).order_by(Mask.export_id, Mask.id)).all()
         pixels = decode_stored(workspace.blobs.read(image.pixels_sha256))
-        masks = [Rle(size=[image.height, image.width], counts=text) for text in counts]
-        yield Sample(pixels, masks, group=image.near_duplicate_group)
+        masks = [Rle(size=[image.height, image.width], counts=text) for text, _ in found]
+        human = any(reviewed for _, reviewed in found)
+        # A picture's masks are drawn together, so it is the picture that is seen more often.
+        weight = 1.0 if human else 1.0 / workspace.settings.train.human_oversampling
+        yield Sample(pixels, masks, weight, human, image.near_duplicate_group)
 
 
 def _run_trainer(work: Work, samples: Path, start: Path, out: Path) -> Path:
     """Starts the trainer, passes its progress on, and returns the checkpoint it wrote."""
     settings = work.workspace.settings
-    process = subprocess.Popen(
-        _command(settings, samples, start, out),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(_threads())} | _KEEP_PAGES,
-    )
-    os.setpriority(os.PRIO_PROCESS, process.pid, settings.worker.nice)
-    assert process.stdout is not None
-    last_words = ""
-    try:
-        for line in process.stdout:
-            last_words = line.strip() or last_words
-            if step := _STEP.match(line):
-                work.progress({"step": int(step[1]), "steps": int(step[2]), "seconds": int(step[3])})
-            if work.cancelled():
-                raise Cancelled
-    finally:
-        _stop(process)
+    with device_slot(settings, "train", work.stop_if_cancelled) as slot:
+        process = subprocess.Popen(
+            _command(settings, slot, samples, start, out),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _environment(slot),
+            # The trainer keeps the devices locked for as long as it lives, whatever becomes of this process.
+            pass_fds=slot.lock_fds,
+        )
+        os.setpriority(os.PRIO_PROCESS, process.pid, settings.worker.nice)
+        last_words = ""
+        try:
+            for line in _lines(process):
+                if work.cancelled():
+                    raise Cancelled
+                if step := _STEP.match(line):
+                    work.progress({"step": int(step[1]), "steps": int(step[2]), "seconds": int(step[3])})
+                # torchrun adds a page of its own after a stated error of ours.
+                if line.strip() and not last_words.startswith("error: "):
+                    last_words = line.strip()
+        finally:
+            _stop(process)
     if process.returncode != 0 or not Path(last_words).is_file():
         raise Unavailable(f"the trainer ended with code {process.returncode}: {last_words[-300:]}")
     return Path(last_words)
 
 
-def _command(settings: Settings, samples: Path, start: Path, out: Path) -> list[str]:
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What the process prints, line by line, and an empty line whenever it has been silent for a while."""
+    assert process.stdout is not None
+    pipe, unfinished = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(_LISTEN_S):
+                yield ""
+                continue
+            part = os.read(pipe, 65536)
+            *lines, unfinished = (unfinished + part).split(b"\n")
+            yield from (line.decode("utf-8", "replace") for line in lines)
+            if not part:
+                yield unfinished.decode("utf-8", "replace")
+                return
+
+
+def _command(settings: Settings, slot: DeviceSlot, samples: Path, start: Path, out: Path) -> list[str]:
     options = {
         "--recipe": settings.train.recipe,
         "--samples": samples,
         "--start": start,
         "--out": out,
         "--max-seconds": settings.train.max_seconds,
+        # Of CUDA's devices the trainer sees only its own, counted from nought.
+        "--device": "cuda" if slot.device.startswith("cuda") else slot.device,
+        "--processes": len(slot.devices),
     }
     flat = [str(part) for pair in options.items() for part in pair]
     return [sys.executable, "-m", "engine.training", *flat]
 
 
-def _threads() -> int:
-    """All cores but one, which stays with the page and its clicks."""
-    return max(1, (os.cpu_count() or 2) - 1)
+def _environment(slot: DeviceSlot) -> dict[str, str]:
+    """All cores but one, which stays with the page and its clicks, are shared out among the processes."""
+    n_cores = len(os.sched_getaffinity(0)) - 1
+    environment = {"OMP_NUM_THREADS": str(max(1, n_cores // len(slot.devices)))} | _KEEP_PAGES
+    if slot.device.startswith("cuda"):
+        numbers = [name.partition(":")[2] or "0" for name in slot.devices]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
+    return environment
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    """Ends the trainer if it still runs; it resumes from its last saved state, so little is lost."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the trainer if it still runs. It saves after its present step; one that takes too long for that is
+    ended by force, and resumes from its last saved state. Its other ranks end with it."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=15)
+            process.wait(timeout=_SAVE_S)
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _export_decoder(checkpoint: Path) -> bytes:

@@ -1,6 +1,6 @@
 """The jobs ledger: the only truth about work (DESIGN section 5). A broker's message is one id, no more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,10 +10,16 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from engine.config import Settings
 from engine.errors import Conflict, NotFound
 from engine.store.base import Base, RowId, database_now, utc_now
 
 QUEUES = ("cpu", "gpu", "train", "export")
+# Kinds that run a model: where a machine has a GPU they are sent to the workers that have it.
+ON_DEVICE = frozenset({"embed", "propose", "generate", "evaluate", "train-detector"})
+STATES = ("queued", "running", "done", "failed", "cancelled")
+# Jobs less urgent than this may take minutes (bulk, evaluations, training); see `claim_next`.
+SLOW_ABOVE = 40
 
 
 class Job(Base):
@@ -105,13 +111,31 @@ def ask(
     return session.scalars(select(Job).where(Job.unique_key == unique_key)).one()
 
 
+def queue_of(kind: str, settings: Settings) -> str:
+    """The queue jobs of that kind wait in: `train`, `export`, and for what runs a model `gpu` where any of
+    `worker.devices` is one; everything else is for `cpu`. Every process of an installation must agree on
+    whether there are GPUs, or workers will wait at a queue that nobody fills."""
+    if kind in ("train", "train-detector"):
+        return "train"
+    if kind == "export":
+        return kind
+    return "gpu" if kind in ON_DEVICE and any(name != "cpu" for name in settings.worker.devices) else "cpu"
+
+
+def n_waiting(session: Session, queue: str | None = None) -> int:
+    """How many jobs are queued, in one queue or in all: a bulk asker looks at it before it asks for more."""
+    waiting = select(func.count()).select_from(Job).where(Job.state == "queued")
+    return session.scalar(waiting if queue is None else waiting.where(Job.queue == queue)) or 0
+
+
 def due(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[Due]:
     """What a worker may claim now, most urgent first: queued and due, or running with its lease run out."""
     columns = (Job.id, Job.kind, Job.queue, Job.attempt, Job.priority)
-    ready = select(*columns).where(_is_due(database_now(session)))
-    if queues is not None:
-        ready = ready.where(Job.queue.in_(queues))
-    return [Due(*row) for row in session.execute(ready.order_by(Job.priority, Job.id).limit(limit))]
+    found: list[Due] = []
+    for ready in _ready(queues or QUEUES, database_now(session)):
+        most_urgent = select(*columns).where(ready).order_by(Job.priority, Job.id).limit(limit)
+        found += [Due(*row) for row in session.execute(most_urgent)]
+    return sorted(found, key=lambda job: (job.priority, job.job_id))[:limit]
 
 
 def due_ids(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[int]:
@@ -119,10 +143,42 @@ def due_ids(session: Session, queues: Sequence[str] | None = None, limit: int = 
     return [job.job_id for job in due(session, queues, limit)]
 
 
-def n_running(session: Session, above_priority: int) -> int:
-    """How many jobs less urgent than that are being worked on under a live lease."""
-    live = (Job.state == "running") & (Job.lease_until > database_now(session))
-    return session.scalar(select(func.count()).where(live, Job.priority > above_priority)) or 0
+def claim_next(
+    session: Session, queues: Sequence[str], worker: str, lease_s: float, *, slow_places: int | None = None
+) -> Claim | None:
+    """Takes the most urgent due job of these queues, the oldest of equals; None when there is none to take.
+
+    What `worker` (HOST:PID:RANDOM/PLACE) shares before the slash names one worker of several places; of its
+    slow jobs at most `slow_places` run at once, so that an annotator's image need not wait for a training.
+    """
+    now = database_now(session)
+    only_urgent = slow_places is not None and _n_slow_of(session, worker.split("/")[0], now) >= slow_places
+    while (job_id := _most_urgent(session, queues, now, only_urgent)) is not None:
+        # None ends a job at its cap or cancelled, which is then no longer due.
+        if (taken := claim(session, job_id, worker, lease_s)) is not None:
+            return taken
+    return None
+
+
+def _most_urgent(session: Session, queues: Sequence[str], now: datetime, only_urgent: bool) -> int | None:
+    found: list[tuple[int, int]] = []
+    for ready in _ready(queues, now):
+        rows = select(Job.priority, Job.id).where(ready).order_by(Job.priority, Job.id).limit(1)
+        if only_urgent:
+            rows = rows.where(Job.priority <= SLOW_ABOVE)
+        # Racing workers each see rows of their own; SQLite has one writer at a time and needs no lock.
+        row = session.execute(rows.with_for_update(skip_locked=True)).first()
+        found += [] if row is None else [(row.priority, row.id)]
+    return min(found)[1] if found else None
+
+
+def _n_slow_of(session: Session, worker: str, now: datetime) -> int:
+    if session.get_bind().dialect.name == "postgresql":
+        # Two places of one worker would count before either has claimed; the lock ends with the transaction.
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(worker))))
+    mine = Job.worker.startswith(f"{worker}/", autoescape=True) & (Job.priority > SLOW_ABOVE)
+    live = (Job.state == "running") & (Job.lease_until > now)
+    return session.scalar(select(func.count()).select_from(Job).where(live, mine)) or 0
 
 
 def claim(session: Session, job_id: int, worker: str, lease_s: float) -> Claim | None:
@@ -195,6 +251,25 @@ def give_back_all(session: Session, worker: str) -> int:
     return len(session.scalars(update(Job).where(of_worker).values(values).returning(Job.id)).all())
 
 
+def end_attempts_of(session: Session, lost: Sequence[str], reason: str, retry_in_s: float) -> list[int]:
+    """Ends at once the attempts of workers whose processes died, instead of after their leases: queued again
+    in `retry_in_s` while attempts are left, else failed with the reason. Returns the ids of the jobs."""
+    now = database_now(session)
+    theirs = (Job.state == "running") & Job.worker.in_(lost)
+    ended = {"state": "failed", "reason": reason, "ended_at": now, "lease_until": None}
+    last = update(Job).where(theirs, Job.attempt >= Job.max_attempts).values(ended).returning(Job.id)
+    next_try = now + timedelta(seconds=retry_in_s)
+    later = {"state": "queued", "reason": reason, "lease_until": None, "not_before": next_try}
+    ids = list(session.scalars(last))
+    return ids + list(session.scalars(update(Job).where(theirs).values(later).returning(Job.id)))
+
+
+def workers_at_work(session: Session, worker: str) -> list[str]:
+    """Names of those whose name begins with `worker` and who hold a job now."""
+    held = (Job.state == "running") & Job.worker.startswith(worker, autoescape=True)
+    return [name for name in session.scalars(select(Job.worker).where(held).distinct()) if name]
+
+
 def cancel_done(session: Session, claim: Claim) -> None:
     """Ends the job as cancelled: its arrow has seen the request and stopped."""
     _move(session, claim, state="cancelled", ended_at=database_now(session))
@@ -237,8 +312,23 @@ def state_of(session: Session, job_id: int) -> str:
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    waiting = (Job.state == "queued") & (Job.not_before.is_(None) | (Job.not_before <= now))
-    return waiting | ((Job.state == "running") & (Job.lease_until <= now))
+    return ((Job.state == "queued") & _may_begin(now)) | _is_abandoned(now)
+
+
+def _is_abandoned(now: datetime) -> ColumnElement[bool]:
+    return (Job.state == "running") & (Job.lease_until <= now)
+
+
+def _ready(queues: Sequence[str], now: datetime) -> Iterator[ColumnElement[bool]]:
+    """`_is_due` in parts that the index on state, queue, priority and id yields in order: with 20,000 jobs
+    waiting, one condition for all of them costs a sort of them all for every claim."""
+    for queue in queues:
+        yield (Job.queue == queue) & (Job.state == "queued") & _may_begin(now)
+        yield (Job.queue == queue) & _is_abandoned(now)
+
+
+def _may_begin(now: datetime) -> ColumnElement[bool]:
+    return Job.not_before.is_(None) | (Job.not_before <= now)
 
 
 def _is_mine(claim: Claim) -> ColumnElement[bool]:

@@ -6,7 +6,7 @@ Works the same inside a Celery task, in `maskloop work` and in a test; DESIGN se
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from engine import logs
 from engine.errors import MaskloopError, Unavailable
 from engine.store import jobs
 from engine.store.jobs import Claim, ClaimLost
@@ -91,10 +92,37 @@ def run_job(
     with workspace.write() as session:
         claim = jobs.claim(session, job_id, worker, workspace.settings.worker.lease_s)
     if claim is not None:
-        log.info("job %d: %s, attempt %d", job_id, claim.kind, claim.attempt)
-        _settle(workspace, claim, _attempt(workspace, claim, arrow_of, stopping or threading.Event()))
+        with logs.bound(job_id=job_id, worker=worker):
+            return _run(workspace, claim, arrow_of, stopping or threading.Event())
     with workspace.read() as session:
         return jobs.state_of(session, job_id)
+
+
+def run_next(
+    workspace: Workspace,
+    queues: Sequence[str],
+    arrow_of: ArrowOf,
+    worker: str,
+    stopping: Stopping | None = None,
+    *,
+    slow_places: int | None = None,
+) -> tuple[int, str] | None:
+    """Runs the most urgent due job of these queues; its id and the state it is in afterwards, or None when
+    nothing was there to take. See `jobs.claim_next` for `slow_places`, `run_job` for the rest."""
+    lease_s = workspace.settings.worker.lease_s
+    with workspace.write() as session:
+        claim = jobs.claim_next(session, queues, worker, lease_s, slow_places=slow_places)
+    if claim is None:
+        return None
+    with logs.bound(job_id=claim.job_id, worker=worker):
+        return claim.job_id, _run(workspace, claim, arrow_of, stopping or threading.Event())
+
+
+def _run(workspace: Workspace, claim: Claim, arrow_of: ArrowOf, stopping: Stopping) -> str:
+    log.info("job %d: %s, attempt %d", claim.job_id, claim.kind, claim.attempt)
+    _settle(workspace, claim, _attempt(workspace, claim, arrow_of, stopping))
+    with workspace.read() as session:
+        return jobs.state_of(session, claim.job_id)
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ class TorchBackend:
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> torch.Tensor:
         """The image embedding (1, C, g, g)."""
-        return torch.from_numpy(encode_image(self.sam, image))[None]
+        return torch.from_numpy(encode_image(self.sam, image))[None].to(self.sam.device)
 
     @torch.inference_mode()
     def decode(
@@ -232,8 +232,9 @@ class TorchBackend:
         """See ClickBackend."""
         input_h, input_w = self.sam.config.input_hw(hw)
         scale = np.array([input_w / hw[1], input_h / hw[0]], dtype=np.float32)
-        masks = None if mask_input is None else torch.from_numpy(mask_input)
-        points = (torch.from_numpy(coords * scale), torch.from_numpy(labels))
+        device = self.sam.device
+        masks = None if mask_input is None else torch.from_numpy(mask_input).to(device)
+        points = (torch.from_numpy(coords * scale).to(device), torch.from_numpy(labels).to(device))
         sparse, dense = self.sam.prompt_encoder(points=points, boxes=None, masks=masks)
         logits, scores = self.sam.mask_decoder(
             image_embeddings=embedding,
@@ -242,7 +243,7 @@ class TorchBackend:
             dense_prompt_embeddings=dense,
             multimask_output=multimask,
         )
-        return logits.numpy(), scores.numpy()
+        return logits.cpu().numpy(), scores.cpu().numpy()
 
     def upscale(self, low_res_logits: Floats, hw: tuple[int, int]) -> Floats:
         """See ClickBackend: both official bilinear steps as one matrix per axis."""

@@ -28,7 +28,7 @@ class GroupingHead(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         numbers = F.pixel_shuffle(self.read(embedding), CELLS_PER_SIDE)
         side = numbers.shape[-1]
-        line = torch.arange(side, dtype=numbers.dtype) / 8
+        line = torch.arange(side, dtype=numbers.dtype, device=numbers.device) / 8
         offset = torch.zeros_like(numbers)
         offset[:, 0] = line
         offset[:, 1] = line[:, None]
@@ -41,7 +41,7 @@ def grouping_loss(numbers: Tensor, cells: Tensor, targets: Tensor) -> Tensor:
     `numbers` (n, N, s, s) from the head, `cells` (n, m, 2) clicked cells as x, y, `targets` (n, m, s, s).
     """
     n, m = cells.shape[:2]
-    rows = torch.arange(n)[:, None].expand(n, m)
+    rows = torch.arange(n, device=cells.device)[:, None].expand(n, m)
     clicked = numbers[rows, :, cells[..., 1], cells[..., 0]]
     reach, bias = clicked[..., N_PLACE:].view(n, m, 2, N_READINGS).unbind(-2)
     distance = squared_distance(numbers[:, :N_PLACE].flatten(2), clicked[..., :N_PLACE])

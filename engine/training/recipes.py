@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.errors import NotFound
 from engine.training.dataset import Mixture, Samples, SceneSamples
+from engine.training.distributed import ALONE, Ranks
 from engine.training.losses import LossWeights
 from engine.training.prompts import PromptRules
 from engine.training.trainer import Progress, TrainConfig, train
@@ -142,6 +143,7 @@ def run_recipe(
     out_dir: Path,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Path | None:
     """Runs the stages, each from the last one's weights, in `out_dir/NAME`; returns the last checkpoint.
 
@@ -149,7 +151,7 @@ def run_recipe(
     """
     for stage in stages:
         folder = out_dir / stage.recipe
-        written = train(stage, samples, start, folder, on_progress, should_stop)
+        written = train(stage, samples, start, folder, on_progress, should_stop, ranks=ranks)
         if written is None:
             return None
         start = written

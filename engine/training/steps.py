@@ -37,6 +37,11 @@ class Batch:
     targets: Tensor
     cell_xy: tuple[int, int]
 
+    def on(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on that device; drawing is done on the CPU, whatever the device."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "valid", "targets")}
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class FirstPrompts:
@@ -127,7 +132,7 @@ class PromptedDecoder:
         grid, (x, y) = embedding.shape[-1], batch.cell_xy
         self.rows, self.columns = slice(y, y + grid), slice(x, x + grid)
         self.position = sam.prompt_encoder.get_dense_pe()[..., self.rows, self.columns]
-        self.origin_px = torch.tensor([x, y]) * float(4 * LOGIT_STRIDE_PX)
+        self.origin_px = torch.tensor([x, y], device=embedding.device) * float(4 * LOGIT_STRIDE_PX)
 
     def __call__(
         self, coords: Tensor, labels: Tensor, mask_input: Tensor | None, multimask: bool
@@ -160,7 +165,8 @@ def run_rounds(
 ) -> tuple[float, float, float]:
     """Prompts, decodes, back-propagates into the embedding, and draws the next prompt from the error; each
     round's graph is freed at once. Returns mean loss, IoU after the first and after the last round."""
-    coords, labels = as_labelled_points(first_prompts(batch, rules, rng))
+    device = batch.targets.device
+    coords, labels = (drawn.to(device) for drawn in as_labelled_points(first_prompts(batch, rules, rng)))
     silent = rounds_without_point(rules, rng)
     mask_input, total, ious = None, 0.0, []
     for number in range(rules.rounds):
@@ -169,11 +175,13 @@ def run_rounds(
         torch.autograd.backward(loss, retain_graph=number + 1 < rules.rounds)
         total += float(loss.detach())
         best = scores.detach().argmax(dim=1)
-        mask_input = logits.detach()[torch.arange(len(best)), best][:, None]
+        mask_input = logits.detach()[torch.arange(len(best), device=device), best][:, None]
         ious.append(float(mask_iou(mask_input[:, 0], batch.targets).mean()))
         if number + 1 not in silent:
-            new_coords, new_labels = error_points(mask_input[:, 0], batch.targets, LOGIT_STRIDE_PX, generator)
-            coords, labels = torch.cat([coords, new_coords], 1), torch.cat([labels, new_labels], 1)
+            logits, targets = mask_input[:, 0].cpu(), batch.targets.cpu()
+            new_coords, new_labels = error_points(logits, targets, LOGIT_STRIDE_PX, generator)
+            coords = torch.cat([coords, new_coords.to(device)], 1)
+            labels = torch.cat([labels, new_labels.to(device)], 1)
     return total, ious[0], ious[-1]
 
 
@@ -198,17 +206,17 @@ def take_step(
 
     All masks teach the helper head, which is cheap; `n_decoded` of each picture go through the decoder.
     """
+    decoded, batch = first_masks(batch, n_decoded).on(sam.device), batch.on(sam.device)
     mean, sd = sam.pixel_mean.view(1, 3, 1, 1), sam.pixel_std.view(1, 3, 1, 1)
     embedding = sam.image_encoder((batch.images - mean) / sd * batch.valid)
     leaf = embedding.detach().requires_grad_()
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-    decoded = first_masks(batch, n_decoded)
     decode = PromptedDecoder(sam, leaf, decoded)
     total, first_iou, last_iou = run_rounds(decode, decoded, rules, weights, rng, generator)
     grouping = 0.0
     if head is not None and grouping_weight > 0:
         n, m = len(batch.images), len(batch.targets) // len(batch.images)
-        cells = clicked_cells(batch.targets, generator).view(n, m, 2)
+        cells = clicked_cells(batch.targets.cpu(), generator).view(n, m, 2).to(sam.device)
         loss = grouping_loss(head(leaf), cells, batch.targets.view(n, m, *batch.targets.shape[-2:]))
         torch.autograd.backward(grouping_weight * loss)
         grouping = float(loss.detach())

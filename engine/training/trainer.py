@@ -1,13 +1,14 @@
 """The training loop, to be read in one sitting: plan, step, average, save, and the same again after a crash.
 
 Everything random in step k is drawn from (seed, k), so a run that is killed and resumed ends with the same
-bits (on one thread), and the saved state needs no generator.
+bits (on one thread), and the saved state needs no generator. Several processes may share the work:
+distributed.py says what they have in common; the loop reads the same.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.modeling.checkpoint import save_checkpoint
 from engine.modeling.registry import build_sam
 from engine.modeling.sam import Sam
 from engine.training.dataset import Samples
+from engine.training.distributed import ALONE, Ranks
 from engine.training.grouping import GroupingHead
 from engine.training.losses import LossWeights
 from engine.training.prompts import PromptRules
@@ -95,40 +97,55 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     architecture: str | dict[str, Any] = "tiny",
+    ranks: Ranks = ALONE,
 ) -> Path | None:
     """Trains until the plan is done and returns the written checkpoint of averaged weights.
 
     Starts from the weights at `start`, or from random ones of `architecture`; if `out_dir` holds the state of
     an unfinished run of the same recipe, goes on from there. Returns None when `should_stop` said so: the
-    state is then saved, and calling again resumes. Raises BadInput if the samples cannot be used.
+    state is then saved, and calling again resumes. Raises BadInput if the samples cannot be used. `ranks`:
+    every rank makes the same call, steps together and returns the same path.
     """
     if len(samples) == 0:
         raise BadInput("there is nothing to train on: the samples are empty")
-    run = begin(config, start, out_dir, architecture)
-    if run.step >= run.planned_steps and (out_dir / MODEL_NAME).is_file():
+    run = begin(config, start, out_dir, architecture, ranks.device)
+    if ranks.decided(run.step >= run.planned_steps and (out_dir / MODEL_NAME).is_file()):
         return out_dir / MODEL_NAME
     began = time.monotonic() - run.elapsed_s
     while run.step < run.planned_steps:
-        if should_stop is not None and should_stop():
-            save_run(run, config, out_dir)
+        if ranks.decided(should_stop is not None and should_stop()):
+            write_once(ranks, lambda: save_run(run, config, out_dir))
             return None
-        report = advance(run, config, samples)
+        report = advance(run, config, samples, ranks)
         run.elapsed_s = time.monotonic() - began
         replan(run, config)
-        if on_progress is not None:
+        run.planned_steps = ranks.decided(run.planned_steps)
+        if on_progress is not None and ranks.is_first:
             on_progress(Progress(run.step, run.planned_steps, run.elapsed_s, report))
         if run.step % config.checkpoint_every == 0 or run.step == run.planned_steps:
-            save_run(run, config, out_dir)
-    return write_model(run, config, out_dir)
+            write_once(ranks, lambda: save_run(run, config, out_dir))
+    write_once(ranks, lambda: write_model(run, config, out_dir))
+    return out_dir / MODEL_NAME
+
+
+def write_once(ranks: Ranks, write: Callable[[], object]) -> None:
+    """Rank 0 writes; nobody goes on before it has, so that all find the file."""
+    if ranks.is_first:
+        write()
+    ranks.decided(0)
 
 
 def begin(
-    config: TrainConfig, start: Path | None, out_dir: Path, architecture: str | dict[str, Any] = "tiny"
+    config: TrainConfig,
+    start: Path | None,
+    out_dir: Path,
+    architecture: str | dict[str, Any] = "tiny",
+    device: str = "cpu",
 ) -> Run:
-    """A run at step 0, or where its saved state left it."""
+    """A run at step 0, or where its saved state left it, on `device`."""
     torch.manual_seed(config.seed)
-    sam = build_sam(None if start else architecture, checkpoint=start, seed=config.seed)
-    head = GroupingHead(sam.config.embedding_channels)
+    sam = build_sam(None if start else architecture, checkpoint=start, seed=config.seed).to(device)
+    head = GroupingHead(sam.config.embedding_channels).to(device)
     ema = {name: value.detach().clone() for name, value in sam.state_dict().items()}
     run = Run(sam, head, ema, make_optimizer(sam, head, config), planned_steps=config.steps)
     saved = load_state(out_dir)
@@ -136,7 +153,8 @@ def begin(
         tensors, progress = saved
         if progress["recipe"] != config.recipe:
             raise BadInput(f"{out_dir} holds a run of recipe {progress['recipe']!r}: give another folder")
-        run.ema = unpack(tensors, run.parts, run.optimizer)
+        averaged = unpack(tensors, run.parts, run.optimizer)
+        run.ema = {name: value.to(device) for name, value in averaged.items()}
         run.step, run.elapsed_s = int(progress["step"]), float(progress["elapsed_s"])
         run.planned_steps = int(progress["planned_steps"])
     return run
@@ -162,9 +180,9 @@ def learning_rate(step: int, planned_steps: int, config: TrainConfig) -> float:
     return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
-    """One optimizer step; all randomness comes from (seed, step)."""
-    rng = np.random.default_rng((config.seed, run.step))
+def advance(run: Run, config: TrainConfig, samples: Samples, ranks: Ranks = ALONE) -> StepReport:
+    """One optimizer step; all randomness comes from (seed, step, rank)."""
+    rng = np.random.default_rng(ranks.seed_of(config.seed, run.step))
     torch.manual_seed(int(rng.integers(1 << 62)))
     set_mode(run.sam, config.freeze_norm)
     sam, rate = run.sam, learning_rate(run.step, run.planned_steps, config)
@@ -177,12 +195,15 @@ def advance(run: Run, config: TrainConfig, samples: Samples) -> StepReport:
     report = take_step(
         sam, run.head, batch, config.prompts, config.losses, config.grouping * left, config.n_decoded, rng
     )
+    ranks.average_gradients(run.parts.parameters())
     nn.utils.clip_grad_norm_(run.parts.parameters(), config.clip_norm)
     run.optimizer.step()
+    if not config.freeze_norm:
+        ranks.average_statistics(sam)
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
     update_average(run, config)
-    return report
+    return StepReport(*ranks.average(astuple(report)))
 
 
 def step_views(config: TrainConfig, step: int, img_size: int) -> tuple[ViewRules, int]:

@@ -69,17 +69,23 @@ def test_up_serves_signs_in_once_and_stops_both_processes(
         assert all(is_gone(child) for child in children)
 
 
-def test_when_one_process_dies_up_says_so_and_stops_the_other(
+def test_a_worker_that_dies_begins_again_and_a_page_that_dies_ends_all(
     home: Path, environment: dict[str, str]
 ) -> None:
     with up(home, environment) as (process, link):
-        assert link
+        assert link and process.stderr is not None
         page, worker = children_of(process.pid)
         os.kill(worker, signal.SIGKILL)
+        said = process.stderr.readline()
+        assert "the worker ended by itself (code -9)" in said and "begins again in 1 s" in said
+        deadline = time.monotonic() + 30
+        while len(children_of(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (heir,) = set(children_of(process.pid)) - {page}
+        os.kill(page, signal.SIGKILL)
         assert process.wait(30) == 1
-        assert process.stderr is not None
-        assert "the worker ended by itself" in process.stderr.read()
-        assert is_gone(page)
+        assert "the page ended by itself" in process.stderr.read()
+        assert is_gone(worker) and is_gone(heir)
 
 
 def test_a_busy_port_is_one_line_that_names_the_option(home: Path, maskloop: Maskloop) -> None:

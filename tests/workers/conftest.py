@@ -62,10 +62,10 @@ class Farm:
     overrides: dict[str, dict[str, Any]]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, module: str = "workers") -> subprocess.Popen[str]:
         """A worker that has said it is ready."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "workers", *options],
+            [sys.executable, "-m", module, *options],
             cwd=REPOSITORY,
             env=os.environ
             | environment_of(self.workspace.settings.home, self.overrides)
@@ -83,6 +83,13 @@ class Farm:
         """kill -9 to the worker and its children, as the kernel does when memory runs out."""
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def close(self) -> None:
+        """Kills whoever still works."""
+        for process in self.started:
+            if process.poll() is None:
+                self.kill(process)
+        self.workspace.close()
 
     def jobs(self) -> list[Job]:
         with self.workspace.read() as session:
@@ -126,10 +133,7 @@ def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
         overrides["worker"] |= {"broker": REDIS, "key_prefix": request.getfixturevalue("redis_prefix")}
     opened = Farm(reopened(workspace.settings, overrides), overrides)
     yield opened
-    for process in opened.started:
-        if process.poll() is None:
-            opened.kill(process)
-    opened.workspace.close()
+    opened.close()
 
 
 def reopened(settings: Settings, overrides: dict[str, dict[str, Any]]) -> Workspace:

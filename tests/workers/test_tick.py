@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 from sqlalchemy import func, select, text
@@ -13,12 +14,33 @@ from engine.store import jobs
 from engine.store.embeddings import Embedding
 from engine.store.jobs import Due, Job
 from engine.store.session import Workspace
-from tests.store.test_jobs import ask, claimed, expire
+from tests.store.test_jobs import ask, claimed, expire, row
 from tests.workers.conftest import open_stage
+from workers.__main__ import cause_of_death
 from workers.app import make_app
 from workers.job_task import JobTask
 from workers.tasks import task_name
 from workers.tick import Tick, keep_ticking
+
+
+class Mailbox:
+    """A broker whose messages stay unread until `read` says otherwise; `lose` forgets them."""
+
+    def __init__(self) -> None:
+        self.unread: list[Due] = []
+        self.sent: list[Due] = []
+
+    def send(self, job: Due) -> None:
+        self.unread.append(job)
+        self.sent.append(job)
+
+    def n_unread(self, queues: Iterable[str]) -> dict[str, int]:
+        return {queue: sum(job.queue == queue for job in self.unread) for queue in queues}
+
+    def lose(self) -> None:
+        self.unread.clear()
+
+    read = lose
 
 
 def ids(sent: list[Due]) -> list[int]:
@@ -40,11 +62,11 @@ def test_messages_are_json_and_leave_no_results_or_events(sqlite_workspace: Work
 
 def test_a_job_message_delivered_three_times_embeds_once(workspace: Workspace, tiny_weights: bytes) -> None:
     open_stage(workspace, tiny_weights, n_images=1)
-    sent: list[Due] = []
-    Tick(workspace, sent.append)()
-    task = make_app(workspace.settings).tasks[task_name(sent[0].kind)]
+    broker = Mailbox()
+    Tick(workspace, broker)()
+    task = make_app(workspace.settings).tasks[task_name(broker.sent[0].kind)]
     for _ in range(3):
-        task.apply(args=[sent[0].job_id])
+        task.apply(args=[broker.sent[0].job_id])
     with workspace.read() as session:
         assert session.scalar(select(func.count()).select_from(Embedding)) == 1
         assert session.scalars(select(Job.attempt)).all() == [1]
@@ -52,8 +74,8 @@ def test_a_job_message_delivered_three_times_embeds_once(workspace: Workspace, t
 
 def test_due_work_is_asked_once_however_many_tick(workspace: Workspace, tiny_weights: bytes) -> None:
     open_stage(workspace, tiny_weights, n_images=2)
-    sent: list[Due] = []
-    ticks = [Tick(workspace, sent.append) for _ in range(3)]
+    broker = Mailbox()
+    ticks = [Tick(workspace, broker) for _ in range(3)]
     threads = [threading.Thread(target=tick) for tick in ticks]
     for thread in threads:
         thread.start()
@@ -61,34 +83,43 @@ def test_due_work_is_asked_once_however_many_tick(workspace: Workspace, tiny_wei
         thread.join()
     with workspace.read() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 2
-    assert len(set(ids(sent))) <= 2
+    assert len(set(ids(broker.sent))) <= 2
 
 
 def test_a_lost_message_is_sent_again_and_a_claimed_job_is_not(sqlite_workspace: Workspace) -> None:
-    sent: list[Due] = []
-    patient, hasty = Tick(sqlite_workspace, sent.append), Tick(sqlite_workspace, sent.append, again_s=0.0)
+    broker = Mailbox()
+    patient, hasty = Tick(sqlite_workspace, broker), Tick(sqlite_workspace, broker, again_s=0.0)
     job_id = ask(sqlite_workspace)
-    assert [patient(), patient()] == [1, 0]
-    assert [hasty(), hasty()] == [1, 1]
+    assert [patient(), patient(), hasty()] == [1, 0, 0], "one unread message is enough for one job"
+    broker.lose()
+    assert [patient(), hasty()] == [0, 1]
+    broker.read()
     claimed(sqlite_workspace, job_id)
     assert [patient(), hasty()] == [0, 0]
     expire(sqlite_workspace, job_id)
-    assert patient() == 1, "a new attempt is sent at once"
+    assert patient() == 1, "a worker is woken for a new attempt at once"
 
 
-def test_slow_jobs_leave_a_thread_to_the_urgent(sqlite_workspace: Workspace) -> None:
-    sent: list[Due] = []
-    tick = Tick(sqlite_workspace, sent.append, n_slow=1)
-    slow = [ask(sqlite_workspace, f"slow:{n}", priority=60) for n in range(2)]
+def test_a_queue_that_nobody_reads_stays_short(sqlite_workspace: Workspace) -> None:
+    broker = Mailbox()
+    tick = Tick(sqlite_workspace, broker, limit=3, again_s=0.0)
+    for n in range(10):
+        ask(sqlite_workspace, f"bulk:{n}", priority=60)
+    ask(sqlite_workspace, "other queue", queue="gpu")
+    assert [tick(), tick(), tick()] == [4, 0, 0]
+
+
+def test_any_message_runs_the_most_urgent_job_and_then_the_others(
+    sqlite_workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    bulk = ask(sqlite_workspace, "bulk", priority=60)
     urgent = ask(sqlite_workspace, "urgent", priority=10)
-    tick()
-    assert ids(sent) == [urgent, slow[0]]
-    first = claimed(sqlite_workspace, slow[0])
-    assert tick() == 0
-    with sqlite_workspace.write() as session:
-        jobs.finish(session, first, {})
-    tick()
-    assert ids(sent)[-1] == slow[1]
+    elsewhere = ask(sqlite_workspace, "elsewhere", priority=1, queue="train")
+    JobTask(sqlite_workspace.settings, queues=("cpu",))(bulk)
+    ended = [row(sqlite_workspace, job_id) for job_id in (urgent, bulk, elsewhere)]
+    # They embed an image that does not exist: what counts here is who was run, and when.
+    assert [job.state for job in ended] == ["failed", "failed", "queued"]
+    assert ended[0].ended_at <= ended[1].started_at
 
 
 def test_a_broken_broker_stops_no_tick_and_is_said_once(
@@ -96,12 +127,13 @@ def test_a_broken_broker_stops_no_tick_and_is_said_once(
 ) -> None:
     stopped, tries = threading.Event(), []
 
-    def away(job: Due) -> None:
-        tries.append(job)
-        raise Unavailable("the broker does not answer")
+    class Away(Mailbox):
+        def n_unread(self, queues: Iterable[str]) -> dict[str, int]:
+            tries.append(queues)
+            raise Unavailable("the broker does not answer")
 
     ask(sqlite_workspace)
-    thread = threading.Thread(target=keep_ticking, args=(Tick(sqlite_workspace, away), stopped))
+    thread = threading.Thread(target=keep_ticking, args=(Tick(sqlite_workspace, Away()), stopped))
     with caplog.at_level(logging.WARNING):
         thread.start()
         end = time.monotonic() + 10
@@ -120,16 +152,39 @@ def test_a_dataset_the_loop_stumbles_over_holds_up_no_waiting_job(
         session.execute(
             text("INSERT INTO datasets (id, name, created_at, settings) VALUES (9, 'x', 'soon', '{}')")
         )
-    sent: list[Due] = []
-    Tick(sqlite_workspace, sent.append)()
-    assert ids(sent) == [job_id] and "could not be asked for" in caplog.text
+    broker = Mailbox()
+    Tick(sqlite_workspace, broker)()
+    assert ids(broker.sent) == [job_id] and "could not be asked for" in caplog.text
 
 
-def test_a_message_with_an_unknown_id_is_dropped_with_a_line(
-    sqlite_workspace: Workspace, caplog: pytest.LogCaptureFixture
+def test_a_message_for_a_job_that_is_gone_wakes_a_worker_and_changes_nothing(
+    sqlite_workspace: Workspace,
 ) -> None:
-    JobTask(sqlite_workspace.settings)(404)
-    assert "there is no job 404" in caplog.text
+    waiting = ask(sqlite_workspace, queue="train")
+    JobTask(sqlite_workspace.settings, queues=("cpu",))(404)
+    assert row(sqlite_workspace, waiting).state == "queued"
+
+
+def test_the_jobs_of_a_dead_child_are_not_left_to_their_leases(sqlite_workspace: Workspace) -> None:
+    run = JobTask(sqlite_workspace.settings)
+    dead = claimed(sqlite_workspace, ask(sqlite_workspace, "dead"), f"{run.worker}/7")
+    alive = claimed(sqlite_workspace, ask(sqlite_workspace, "alive"), f"{run.worker}/8")
+    other = claimed(sqlite_workspace, ask(sqlite_workspace, "other"), "elsewhere:1:a/7")
+    assert run.bury([8, 9], "its process crashed") == [dead.job_id]
+    states = [row(sqlite_workspace, held.job_id).state for held in (dead, alive, other)]
+    assert states == ["queued", "running", "running"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("Worker exited prematurely: signal 9 (SIGKILL) Job: 3.", "ran out of memory"),
+        ("Worker exited prematurely: signal 11 (SIGSEGV) Job: 3.", "crashed (SIGSEGV)"),
+        ("Worker exited prematurely: exitcode 3 Job: 3.", "(exit code 3)"),
+    ],
+)
+def test_a_death_is_told_in_a_sentence(lost: str, said: str) -> None:
+    assert said in cause_of_death(lost)
 
 
 def test_a_stopping_worker_claims_nothing_and_gives_back_what_it_holds(sqlite_workspace: Workspace) -> None:
