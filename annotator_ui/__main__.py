@@ -1,7 +1,6 @@
 """`python -m annotator_ui`: serves one home by waitress, on one machine; gunicorn takes `create_app`."""
 
 import argparse
-import logging
 import socket
 import sys
 from collections.abc import Mapping
@@ -10,16 +9,18 @@ from pathlib import Path
 import waitress  # type: ignore[import-untyped]  # it ships no hints
 
 from annotator_ui.app import create_app
+from annotator_ui.serving import serve
+from engine import logs
 from engine.config import Settings, load_settings
 from engine.errors import MaskloopError, Unavailable
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serves until stopped; 1 and one line on stderr when it cannot start."""
+    """Serves until SIGTERM or Ctrl-C; 1 and one line on stderr when it cannot start."""
     given = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         settings = load_settings(given.home, {"web": _overrides(given)})
+        logs.begin(settings, "web")
         app = create_app(settings)
         listener = _listen(settings)
     except MaskloopError as error:
@@ -34,10 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     # Scripts wait for this line, so it comes only once the socket accepts.
     print(f"serving http://{settings.web.host}:{listener.getsockname()[1]}", flush=True)
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        pass
+    serve(server)
     return 0
 
 

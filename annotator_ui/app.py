@@ -3,7 +3,7 @@
 from apiflask import APIFlask
 from flask import current_app
 
-from annotator_ui import addresses, auth, problems, security, sign_in_limit
+from annotator_ui import addresses, auth, observing, problems, security, sign_in_limit
 from annotator_ui.wire_json import StrictJson
 from engine.config import Settings
 from engine.store.session import Workspace, open_workspace
@@ -29,6 +29,7 @@ def create_app(source: Workspace | Settings) -> APIFlask:
     )
     app.json = StrictJson(app)
     app.extensions["maskloop"] = workspace
+    observing.observe(app)
     addresses.read_addresses(app)
     problems.answer_problems(app)
     security.secure(app, workspace.settings)

@@ -21,6 +21,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 ANNOTATING = ("annotator", "reviewer", "admin")
 RUNNING = ("researcher", "admin")
 EVERYBODY = ("annotator", "reviewer", "researcher", "admin")
+# No role of people: a monitoring program, which signs in nowhere.
+MONITOR = frozenset({"monitor"})
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+# What a proxy adds; then the peer's address says nothing about who asks.
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -53,6 +58,12 @@ def public(view: View) -> View:
     return view
 
 
+def monitors(view: View) -> View:
+    """Declares that a monitoring program may use a view: one with `web.metrics_token`, or on this machine."""
+    view.__dict__["policy"] = MONITOR
+    return view
+
+
 def policy_of(app: Flask, endpoint: str) -> frozenset[str] | None:
     """The roles of an endpoint, None for a public one; KeyError when it declared nothing."""
     roles: frozenset[str] | None = app.view_functions[endpoint].__dict__["policy"]
@@ -79,6 +90,10 @@ def guard(app: Flask, workspace: "Workspace") -> None:
         if unsafe and not _from_own_page(workspace.settings):
             abort(403, "this request came from another site: use Maskloop's own page")
         if roles is None:
+            return
+        if roles == MONITOR:
+            if not _is_monitor(workspace.settings):
+                abort(401, "send the web.metrics_token of the settings as Authorization: Bearer TOKEN")
             return
         found = _signed_in(workspace)
         if found is None:
@@ -144,6 +159,16 @@ def _signed_in(workspace: "Workspace") -> Person | None:
         with workspace.write() as session:
             accounts.touch_session(session, row.id_sha256)
     return Person(user.id, user.name, user.role, row.csrf_token)
+
+
+def _is_monitor(settings: Settings) -> bool:
+    """The token's bearer; else a direct request of this machine, which behind a proxy all seem to be."""
+    if "Authorization" in request.headers:
+        kind, _, given = request.headers["Authorization"].partition(" ")
+        wanted = settings.web.metrics_token
+        return bool(wanted) and kind.lower() == "bearer" and accounts.same_token(given, wanted)
+    direct = not settings.web.tls and not any(name in request.headers for name in FORWARDED)
+    return direct and request.remote_addr in LOOPBACK
 
 
 def _from_own_page(settings: Settings) -> bool:

@@ -1,5 +1,7 @@
 """Whether the process lives, whether it can serve, and the description of the API."""
 
+import threading
+import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
@@ -7,11 +9,13 @@ from apiflask import APIBlueprint, APIFlask
 from flask import Response, current_app, json
 
 from annotator_ui import wire
-from annotator_ui.app import workspace
+from annotator_ui.app import Workspace, workspace
 from annotator_ui.auth import EVERYBODY, policy, public
-from engine.errors import Unavailable
+from engine.pipeline import health
 
 blueprint = APIBlueprint("health", __name__)
+
+KEPT_S = 1.0
 
 
 @blueprint.get("/healthz")
@@ -29,8 +33,9 @@ def healthz() -> dict[str, str]:
 @blueprint.output(wire.Ready)
 @public
 def readyz() -> Response | dict[str, str]:
-    """Database and files answer; 503 says which does not, without saying where they are."""
-    state = {"database": _state_of_database(), "files": _state_of_files()}
+    """Database, files, disk, tick and jobs, "ok" or a sentence each without addresses; 503 unless all are."""
+    kept: _Readiness = current_app.extensions.setdefault("readiness", _Readiness(workspace()))
+    state = kept.state()
     if set(state.values()) == {"ok"}:
         return state
     return Response(json.dumps(state), 503, mimetype="application/json")
@@ -44,18 +49,18 @@ def openapi() -> Response:
     return Response(json.dumps(cast(APIFlask, current_app).spec), mimetype="application/json")
 
 
-def _state_of_database() -> str:
-    try:
-        with workspace().read() as session:
-            session.connection()
-        return "ok"
-    except Unavailable:
-        return "unavailable"
+class _Readiness:
+    """The last answer, kept a moment: anybody may ask, and asking writes a file."""
 
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._state: dict[str, str] = {}
 
-def _state_of_files() -> str:
-    try:
-        workspace().blobs.exists("0" * 64)
-        return "ok"
-    except Unavailable:
-        return "unavailable"
+    def state(self) -> dict[str, str]:
+        with self._lock:
+            if time.monotonic() - self._asked_at > KEPT_S:
+                self._state = {check.name: check.answer for check in health.readiness(self._workspace)}
+                self._asked_at = time.monotonic()
+            return self._state
