@@ -108,6 +108,15 @@ class Accept(Request):
     active_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 0
     n_undos: Annotated[int, Field(ge=0, le=100_000)] = 0
     supersedes_id: RowId | None = None
+    proposal_id: RowId | None = None
+
+
+class ReviewProposals(Request):
+    """A word on proposals of the image: at once, as "reject all below" says it."""
+
+    client_id: UUID
+    act: Literal["reject", "unreject"]
+    proposal_ids: Annotated[list[RowId], Field(min_length=1, max_length=500)]
 
 
 class TargetMask(Request):
@@ -182,6 +191,40 @@ class Mask(Answer):
     chosen: list[int]
     created_at: datetime
     second_opinion: bool = False
+    # The prefilled mask it was made from.
+    proposal_id: int | None = None
+
+
+class Proposal(Answer):
+    """A prefilled mask; `state` is open, rejected, corrected, or, once the image was submitted, kept."""
+
+    id: int
+    segmentation: Segmentation
+    bbox: list[float]
+    area: int
+    score: float | None
+    predicted_iou: float
+    stability_score: float
+    prompts: list[dict[str, Any]]
+    chosen: list[int]
+    state: Literal["open", "rejected", "corrected", "kept"]
+
+
+class ProposalState(Answer):
+    id: int
+    state: Literal["open", "rejected", "corrected", "kept"]
+
+
+class Reviewed(Answer):
+    proposals: list[ProposalState]
+
+
+class Prefill(Answer):
+    """From which score on masks are prefilled, none if null, and the share of false ones that is allowed."""
+
+    threshold: float | None
+    detector_version: str
+    false_prefill_rate: float
 
 
 class ImageOfAssignment(Answer):
@@ -207,6 +250,8 @@ class Assignment(Answer):
     embedding_ready: bool
     masks: list[Mask]
     order: Order
+    proposals: list[Proposal]
+    prefill: Prefill | None
 
 
 class NextAssignment(Answer):
@@ -250,8 +295,13 @@ class Health(Answer):
 
 
 class Ready(Answer):
+    """Each "ok", or a sentence that says what is wrong; `jobs` is not asked while the database is away."""
+
     database: str
     files: str
+    disk: str
+    tick: str
+    jobs: str | None = None
 
 
 class Images(Answer):
@@ -274,6 +324,35 @@ class VersionLine(Answer):
     miou_3_clicks: float | None
     noc_85: float | None
     decided_reason: str | None
+
+
+class DetectorLine(Answer):
+    """The newest box detector, measured on held-out images; `reason` says why it prefills nothing."""
+
+    name: str
+    model_version: str
+    threshold: float | None
+    false_prefill_rate: float
+    average_recall: float | None
+    untrained_average_recall: float | None
+    random_average_recall: float | None
+    precision_at_threshold: float | None
+    recall_at_threshold: float | None
+    n_images: int | None
+    reason: str | None
+
+
+class StageLine(Answer):
+    """One stage's work; the shares are of the proposals whose image was submitted."""
+
+    stage: str
+    images: int
+    masks: int
+    masks_per_image: float | None
+    prefilled: int
+    share_kept: float | None
+    share_rejected: float | None
+    detector: DetectorLine | None
 
 
 class JobCounts(Answer):
@@ -300,6 +379,7 @@ class Progress(Answer):
     active_seconds_per_mask: float | None
     clicks_per_mask: float | None
     by_model_version: list[VersionLine]
+    by_stage: list[StageLine]
     jobs: JobCounts
     failed_jobs: list[FailedJob]
     held_out_masks: int

@@ -8,7 +8,7 @@ from apiflask import APIBlueprint
 from annotator_ui import wire
 from annotator_ui.app import workspace
 from annotator_ui.auth import ANNOTATING, person, policy
-from engine.pipeline import access, annotate, assign, predict, report
+from engine.pipeline import access, annotate, assign, predict, report, review
 
 blueprint = APIBlueprint("assignments", __name__, url_prefix="/api/v1")
 
@@ -75,6 +75,18 @@ def accept(assignment_id: int, json_data: wire.Accept) -> tuple[dict[str, Any], 
         return report.mask_view(session, mask), 201 if is_new else 200
 
 
+@blueprint.post("/assignments/<row:assignment_id>/reviews")
+@blueprint.input(wire.ReviewProposals)
+@blueprint.output(wire.Reviewed, status_code=201)
+@policy(*ANNOTATING)
+def review_proposals(assignment_id: int, json_data: wire.ReviewProposals) -> dict[str, Any]:
+    """Refuses proposals, or takes that back; the same client_id and body again change nothing."""
+    verb = review.reject if json_data.act == "reject" else review.unreject
+    target = (assignment_id, str(json_data.client_id), json_data.proposal_ids)
+    with workspace().write() as session:
+        return {"proposals": verb(session, workspace().settings, person().id, *target)}
+
+
 @blueprint.post("/assignments/<row:assignment_id>/deletions")
 @blueprint.input(wire.TargetMask)
 @blueprint.output(wire.Deleted, status_code=201)
@@ -103,8 +115,9 @@ def restore(assignment_id: int, json_data: wire.TargetMask) -> tuple[dict[str, A
 @blueprint.output(wire.State)
 @policy(*ANNOTATING)
 def submit(assignment_id: int, json_data: wire.Nothing) -> dict[str, Any]:
-    """The image is done."""
+    """The image is done; proposals that were let stand become masks in the same transaction."""
     with workspace().write() as session:
+        review.keep_rest(session, workspace().settings, person().id, assignment_id)
         return {"state": assign.submit(session, workspace().settings, assignment_id, person().id).state}
 
 

@@ -9,7 +9,22 @@ from typing import NoReturn
 
 import typer
 
-from engine.cli import accounts, dataset, demo, jobs, models, serve, simulate, snapshots, work
+from engine.cli import (
+    accounts,
+    backup,
+    dataset,
+    demo,
+    doctor,
+    gc,
+    generate,
+    jobs,
+    models,
+    schedule,
+    serve,
+    simulate,
+    snapshots,
+    work,
+)
 from engine.errors import MaskloopError
 
 app = typer.Typer(
@@ -19,7 +34,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (demo, serve, dataset, work, models, simulate, snapshots, jobs, accounts):
+for verbs in (
+    demo,
+    serve,
+    dataset,
+    work,
+    models,
+    simulate,
+    snapshots,
+    jobs,
+    schedule,
+    generate,
+    gc,
+    accounts,
+    doctor,
+    backup,
+):
     verbs.add_to(app)
 
 

@@ -14,6 +14,15 @@ masks = typer.Typer(no_args_is_help=True, help="Bring masks of a COCO file into 
 stage = typer.Typer(no_args_is_help=True, help="Open and close the stages of the data engine.")
 database = typer.Typer(no_args_is_help=True, help="Set up and check the database.")
 
+STAGE_COLUMNS = {
+    "stage": "stage",
+    "images": "images",
+    "masks": "masks",
+    "masks_per_image": "masks per image",
+    "prefilled": "prefilled",
+    "share_kept": "share kept",
+    "share_rejected": "share refused",
+}
 VERSION_COLUMNS = {
     "model_version": "version",
     "state": "state",
@@ -111,9 +120,7 @@ def show_stage(dataset: DatasetName = None, home: Home = None, as_json: AsJson =
 
 @stage.command("open")
 def open_stage(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="One of the three.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the three.")],
     dataset: DatasetName = None,
     home: Home = None,
     as_json: AsJson = False,
@@ -173,10 +180,11 @@ def show_report(dataset: DatasetName = None, home: Home = None, as_json: AsJson 
     if as_json:
         print_json(found)
         return
-    versions = found.pop("by_model_version")
+    versions, stages = found.pop("by_model_version"), found.pop("by_stage")
     failed, note = found.pop("failed_jobs"), found.pop("note")
     print_facts({name.replace("_", " "): _flat(fact) for name, fact in found.items()})
     print_rows(versions, VERSION_COLUMNS)
+    print_rows(stages, STAGE_COLUMNS)
     for job in failed:
         print(f"job {job['id']} ({job['kind']}) failed: {job['reason']} (`maskloop jobs retry {job['id']}`)")
     if note:

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from engine.simulation.truth import Truth
     from engine.store.session import Workspace
 
+ROUND_COLUMNS = {
+    "stage": "stage",
+    "round": "round",
+    "model_version": "version",
+    "images": "images",
+    "masks": "masks",
+    "masks_per_image": "masks per image",
+    "prefilled": "prefilled",
+    "share_kept": "share kept",
+    "seconds_per_image": "seconds per image",
+    "detector": "detector",
+    "detector_average_recall": "average recall",
+    "detector_precision": "precision",
+}
 COLUMNS = {
     "model_version": "version",
     "state": "state",
@@ -56,6 +70,10 @@ def simulate(
         400
     ),
     train_seconds: Annotated[float | None, typer.Option(min=1, help="Else train.max_seconds.")] = None,
+    three_stages: Annotated[
+        bool, typer.Option("--three-stages", help="Then stages 2 (as many rounds) and 3: a row per round.")
+    ] = False,
+    points_per_side: Annotated[int, typer.Option(min=1, max=64, help="Of stage 3's grid.")] = 16,
     wander: Annotated[float, typer.Option(min=0, help="How far clicks miss their aim, pixels.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the measured masks and the wandering hand.")] = 0,
     home: Home = None,
@@ -74,8 +92,11 @@ def simulate(
     with opened(home, training(train_seconds), begin=images is not None) as workspace:
         name = _dataset_of_its_own(workspace, dataset, images, truth)
         campaign = campaign_on(workspace, name, read_truth(truth), plan)
-        campaign.run()
+        by_round = _through_stages(campaign, rounds, points_per_side) if three_stages else []
+        if not three_stages:
+            campaign.run()
         rows = campaign.figures()
+    show_figures(by_round, as_json=as_json, columns=ROUND_COLUMNS)
     show_figures(rows, as_json=as_json)
 
 
@@ -91,10 +112,22 @@ def campaign_on(workspace: Workspace, dataset: str, truth: Truth, plan: Plan) ->
     return Campaign(workspace, dataset, truth, plan, LocalWorker(workspace).until_idle, say)
 
 
-def show_figures(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """A table, or one JSON object per line and version."""
-    if not as_json:
-        print_rows(rows, COLUMNS)
+def _through_stages(campaign: Campaign, rounds: int, points_per_side: int) -> list[dict[str, Any]]:
+    """All three stages, the grid of the last one as asked; a row per round."""
+    from engine.pipeline.stages import override_stage
+    from engine.simulation.three_stages import ThreeStages
+
+    grid = {"points_per_side": points_per_side}
+    settings = campaign.workspace.settings
+    with campaign.workspace.write() as session:
+        override_stage(session, settings, campaign.dataset_id, "fully_automatic", proposer=grid)
+    return ThreeStages(campaign, rounds).run()
+
+
+def show_figures(rows: list[dict[str, Any]], *, as_json: bool, columns: dict[str, str] | None = None) -> None:
+    """A table, or one JSON object per line and row."""
+    if not as_json and rows:
+        print_rows(rows, columns or COLUMNS)
         return
     for row in rows:
         print_json(row)

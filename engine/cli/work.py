@@ -75,11 +75,12 @@ class LocalWorker:
                 n_asked = loop.due(session, self.workspace.settings)
                 ids = jobs.due_ids(session, limit=1)
             if ids:
-                self._run(ids[0])
+                self.run(ids[0])
             elif not n_asked and not self._waits_for_retry():
                 return
 
-    def _run(self, job_id: int) -> None:
+    def run(self, job_id: int) -> str:
+        """Runs one job if it can be claimed; the state it is in afterwards."""
         from engine.pipeline import loop
         from engine.store.runner import run_job
 
@@ -93,6 +94,7 @@ class LocalWorker:
         state = run_job(self.workspace, job_id, arrow_of, name)
         self.n_jobs[state] = self.n_jobs.get(state, 0) + 1
         self._tell(job_id, state, time.monotonic() - began)
+        return state
 
     def _tell(self, job_id: int, state: str, seconds: float) -> None:
         from engine.store.jobs import Job
@@ -101,7 +103,7 @@ class LocalWorker:
             job = session.get_one(Job, job_id)
         if state != "done":
             say(f"{job.kind} (job {job_id}): {state}, {job.reason}")
-        elif job.kind != "embed":
+        elif job.kind not in ("embed", "propose"):
             verdict = (job.outcome or {}).get("reason")
             say(f"{job.kind} (job {job_id}): done in {seconds:.0f} s" + (f", {verdict}" if verdict else ""))
 

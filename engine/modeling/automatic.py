@@ -7,7 +7,7 @@ see `_prompts_at_a_time`, `_confident` and `RegionUpscaler.above`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ class AutomaticMaskGenerator:
         *,
         max_coverage: float | None = None,
         drop_specks: bool = False,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Raises BadInput for settings that cannot be meant.
 
@@ -69,7 +70,8 @@ class AutomaticMaskGenerator:
 
         Two rules of the paper that the official code lacks, off by default: `max_coverage` drops masks that
         cover this share of the image or more (0.95 there), `drop_specks` drops a mask whose largest part is
-        under `min_mask_region_area` where the official code keeps that part.
+        under `min_mask_region_area` where the official code keeps that part. `between` is called every few
+        points and may raise, so that a job can be cancelled.
         """
         if (points_per_side is None) == (point_grids is None):
             raise BadInput("give either points_per_side or point_grids, not both and not neither")
@@ -87,6 +89,7 @@ class AutomaticMaskGenerator:
         self.output_mode = output_mode
         self.max_coverage = max_coverage
         self.drop_specks = drop_specks
+        self.between = between
         _refuse_first(self._complaints(crop_n_points_downscale_factor))
         self.point_grids = (
             layer_point_grids(points_per_side, crop_n_layers, crop_n_points_downscale_factor)
@@ -138,6 +141,7 @@ class AutomaticMaskGenerator:
         masks: list[GeneratedMask] = []
         for start in range(0, len(points), self._prompts_at_a_time()):
             few = points[start : start + self._prompts_at_a_time()]
+            self.between()
             masks += self._masks_of_points(few, upscaler, crop_box, (image_hw[0], image_hw[1]))
         # Every crop embeds anew; two embeddings need not be in memory at once.
         self.predictor.reset_image()

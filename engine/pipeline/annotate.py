@@ -22,8 +22,11 @@ from engine.store.categories import Category
 from engine.store.datasets import take_export_ids
 from engine.store.embeddings import Embedding
 from engine.store.events import record_event
+from engine.store.generations import is_made_a_mask, offered
 from engine.store.images import Image
 from engine.store.masks import Mask, current_masks
+from engine.store.proposals import Proposal
+from engine.store.reviews import last_review_is
 
 _LONGEST_MASK_MS = 24 * 3600 * 1000
 
@@ -44,6 +47,8 @@ class Accept:
     active_ms: int = 0
     n_undos: int = 0
     supersedes_id: int | None = None
+    # The proposal that the person corrected into this mask.
+    proposal_id: int | None = None
     strokes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -54,7 +59,7 @@ def accept(session: Session, settings: Settings, user_id: int, act: Accept) -> t
     Conflict for a closed image, another model version, or a client_id used for something else. When the lease
     ran out and another person took the image, the mask is kept as a second opinion.
     """
-    digest = _body_sha256(asdict(act))
+    digest = _body_sha256(_body(act))
     known = _known(session, act.client_id, digest, user_id)
     if known is not None:
         return session.scalars(select(Mask).where(Mask.annotation_id == known.id)).one(), False
@@ -68,6 +73,8 @@ def accept(session: Session, settings: Settings, user_id: int, act: Accept) -> t
         corrected = (_mask_on if second_opinion else _current_mask)(session, image, act.supersedes_id)
         superseded = None if second_opinion else corrected
     _check_category(session, image, act.category_id)
+    if act.proposal_id is not None:
+        _check_proposal(session, assignment, act.proposal_id)
     annotation = _annotation(session, act, assignment, user_id, digest, rle)
     if not _insert(session, annotation):
         return accept(session, settings, user_id, act)
@@ -117,6 +124,12 @@ def restore(
     session.flush()
     _log(session, settings, assignment, image, annotation, mask.id)
     return mask, True
+
+
+def _body(act: Accept) -> dict[str, Any]:
+    """What makes two acts the same one; a mask of nobody's proposal has the digest it always had."""
+    body = asdict(act)
+    return {key: body[key] for key in body if key != "proposal_id" or body[key] is not None}
 
 
 def _body_sha256(body: Mapping[str, Any]) -> str:
@@ -184,6 +197,16 @@ def _check_category(session: Session, image: Image, category_id: int | None) -> 
         raise NotFound("no such category in this dataset")
     if category.retired_at is not None:
         raise Conflict(f"the category {category.name} was retired; choose another")
+
+
+def _check_proposal(session: Session, assignment: Assignment, proposal_id: int) -> None:
+    lent = assignment.image_id, assignment.model_version_id, assignment.stage
+    if session.scalar(offered(*lent).where(Proposal.id == proposal_id)) is None:
+        raise NotFound("no such proposal on this image")
+    settled = is_made_a_mask("human") | last_review_is("reject")
+    gone = session.scalar(select(Proposal.id).where(Proposal.id == proposal_id, settled))
+    if gone is not None and assignment.state == "open":
+        raise Conflict("this proposal was corrected or rejected already; reload the image")
 
 
 def _mask_on(session: Session, image: Image, mask_id: int) -> Mask:
@@ -271,6 +294,7 @@ def _mask(
         dataset_id=image.dataset_id,
         image_id=image.id,
         annotation_id=annotation.id,
+        proposal_id=act.proposal_id,
         supersedes_id=superseded.id if superseded else None,
         export_id=export_id,
         imported_id=superseded.imported_id if superseded else None,

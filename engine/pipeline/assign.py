@@ -9,12 +9,18 @@ from sqlalchemy.orm import Session
 
 from engine.config import Settings
 from engine.errors import Conflict, NotFound
+from engine.pipeline.stages import Stage, queue_of, stage_of
 from engine.store.assignments import Assignment
 from engine.store.base import database_now
 from engine.store.datasets import Dataset
+from engine.store.detector_versions import DetectorVersion
 from engine.store.embeddings import Embedding
 from engine.store.events import record_event
+from engine.store.generations import Generation
+from engine.store.image_queue import ImageQueue
 from engine.store.images import Image, ImageProgress
+from engine.store.jobs import Job
+from engine.store.masks import Mask, current_masks
 from engine.store.model_versions import ActiveModel
 from engine.store.users import User
 
@@ -35,11 +41,18 @@ def next_assignment(
     """The person's open assignment if there is one, else the first free image that is ready.
 
     An image is ready when the active model's embedding of it exists, so that the first click is answered at
-    once. Runs inside the caller's transaction; of two people who race for an image one gets the next.
+    once, and in a stage with a detector its proposals too. Runs inside the caller's transaction; of two
+    people who race for an image one gets the next.
     """
     dataset = session.get_one(Dataset, dataset_id)
-    if dataset.open_stage is None:
+    stage = stage_of(settings, dataset)
+    if stage is None:
         return Waiting("No stage of this dataset is open: `maskloop stage open assisted-manual` opens one.")
+    if stage.accepts == "model":
+        return Waiting(
+            "This stage runs without people: workers make its masks. `maskloop stage open semi-automatic` "
+            "hands out images again."
+        )
     # A page that asks twice at once must not get two images: the second waits here and finds the first's.
     session.execute(select(User.id).where(User.id == user_id).with_for_update())
     mine = _open_one(session, dataset, user_id)
@@ -48,10 +61,13 @@ def next_assignment(
     active = session.get(ActiveModel, dataset_id)
     if active is None:
         return Waiting("This dataset has no active model yet: `maskloop stage open` gives it one.")
+    queue = queue_of(dataset, stage)
+    if _share_is_out(session, queue):
+        return Waiting("This stage has handed out its share of the images; the others are left to the next.")
     for _ in range(_RACES):
-        image_id = session.scalar(_free_images(session, dataset, active.model_version_id).limit(1))
+        image_id = session.scalar(_free_images(session, queue, stage, active.model_version_id).limit(1))
         if image_id is None:
-            return _why_none(session, dataset)
+            return _why_none(session, queue, stage, active.model_version_id)
         taken = _take(session, settings, dataset, image_id, user_id, active.model_version_id)
         if taken is not None:
             return taken
@@ -99,12 +115,6 @@ def open_assignment(session: Session, assignment_id: int, user_id: int) -> Assig
     return assignment
 
 
-def upcoming(session: Session, dataset: Dataset, n: int) -> Select[int]:
-    """Ids of the first `n` images nobody has done or holds, in the order they are handed out."""
-    waiting = _unfinished(dataset) & ~_held(session, dataset)
-    return select(Image.id).where(waiting).order_by(Image.id).limit(n)
-
-
 def _open_one(session: Session, dataset: Dataset, user_id: int) -> Assignment | None:
     mine = (Assignment.user_id == user_id) & (Assignment.state == "open")
     here = (Image.dataset_id == dataset.id) & (Assignment.stage == dataset.open_stage)
@@ -118,20 +128,32 @@ def _extend(session: Session, settings: Settings, assignment: Assignment) -> Ass
     return assignment
 
 
-def _unfinished(dataset: Dataset) -> ColumnElement[bool]:
-    progress = (ImageProgress.image_id == Image.id) & (ImageProgress.stage == dataset.open_stage)
-    return (Image.dataset_id == dataset.id) & ~exists().where(progress)
+def _share_is_out(session: Session, queue: ImageQueue) -> bool:
+    if queue.image_share >= 1:
+        return False
+    # Two people who both see the last place would take two: those who ask count one after the other.
+    session.execute(select(Dataset.id).where(Dataset.id == queue.dataset_id).with_for_update())
+    n_held = select(func.count()).select_from(Image)
+    held = session.scalar(n_held.where(Image.dataset_id == queue.dataset_id, queue.held(session))) or 0
+    left = queue.left_of_share(session)
+    return left is not None and left <= held
 
 
-def _held(session: Session, dataset: Dataset) -> ColumnElement[bool]:
-    alive = (Assignment.state == "open") & (Assignment.lease_until > database_now(session))
-    return exists().where(Assignment.image_id == Image.id, Assignment.stage == dataset.open_stage, alive)
+def _free_images(session: Session, queue: ImageQueue, stage: Stage, model_version_id: int) -> Select[int]:
+    free = queue.unfinished(), ~queue.held(session)
+    return queue.ids(*free, *_is_ready(stage, model_version_id))
 
 
-def _free_images(session: Session, dataset: Dataset, model_version_id: int) -> Select[int]:
-    ready = exists().where(Embedding.image_id == Image.id, Embedding.model_version_id == model_version_id)
-    free = _unfinished(dataset) & ~_held(session, dataset)
-    return select(Image.id).where(free, ready).order_by(Image.id)
+def _is_ready(stage: Stage, model_version_id: int) -> list[ColumnElement[bool]]:
+    embedded = exists().where(Embedding.image_id == Image.id, Embedding.model_version_id == model_version_id)
+    if stage.proposes != "detector":
+        return [embedded]
+    proposed = exists().where(
+        Generation.image_id == Image.id,
+        Generation.model_version_id == model_version_id,
+        Generation.stage == stage.name,
+    )
+    return [embedded, proposed]
 
 
 def _take(
@@ -174,16 +196,42 @@ def _take(
     return fresh
 
 
-def _why_none(session: Session, dataset: Dataset) -> Waiting:
-    left = session.scalar(select(func.count()).select_from(Image).where(_unfinished(dataset))) or 0
-    if left == 0 and session.scalar(select(Image.id).where(Image.dataset_id == dataset.id).limit(1)) is None:
+def _why_none(session: Session, queue: ImageQueue, stage: Stage, model_version_id: int) -> Waiting:
+    left = session.scalar(select(func.count()).select_from(Image).where(queue.unfinished())) or 0
+    here = Image.dataset_id == queue.dataset_id
+    if left == 0 and session.scalar(select(Image.id).where(here).limit(1)) is None:
         return Waiting("This dataset has no image yet: `maskloop images import` brings some in.")
     if left == 0:
         return Waiting("Every image of this dataset is done.")
-    free = select(func.count()).select_from(Image).where(_unfinished(dataset) & ~_held(session, dataset))
+    free = select(func.count()).select_from(Image).where(queue.unfinished(), ~queue.held(session))
     if not session.scalar(free):
         return Waiting("Every image left is in somebody's hands; try again later.", 30)
+    if stage.proposes == "detector":
+        missing = _missing_detector(session, queue.dataset_id, model_version_id)
+        if missing is not None:
+            return missing
     return Waiting("The next images are being prepared; try again in a few seconds.", 2)
+
+
+def _missing_detector(session: Session, dataset_id: int, model_version_id: int) -> Waiting | None:
+    """Why nothing can be proposed yet; None when there is a detector for the model."""
+    made = select(DetectorVersion.id).where(DetectorVersion.model_version_id == model_version_id)
+    if session.scalar(made.limit(1)) is not None:
+        return None
+    learnt_from = (Image.split == "train") & Mask.touched_by_person & (Mask.iscrowd == 0)
+    masks = select(Mask.id).join(current_masks, current_masks.c.mask_id == Mask.id)
+    there = masks.join(Image, Image.id == Mask.image_id).where(Image.dataset_id == dataset_id, learnt_from)
+    if session.scalar(there.limit(1)) is None:
+        return Waiting(
+            "This stage's detector learns from masks on training images and there is none yet: annotate some "
+            "images in stage assisted-manual first."
+        )
+    jobs = select(Job).where(Job.dataset_id == dataset_id, Job.kind == "train-detector")
+    last = session.scalar(jobs.order_by(Job.id.desc()).limit(1))
+    if last is not None and last.state in ("failed", "cancelled"):
+        why = last.reason or "it was cancelled"
+        return Waiting(f"The detector was not trained: {why} (`maskloop jobs retry {last.id}` tries again).")
+    return Waiting("The detector of this stage is being trained; try again in a minute.", 10)
 
 
 def _end(

@@ -5,34 +5,48 @@ from sqlalchemy.orm import Session
 
 from engine.config import Settings
 from engine.pipeline.loop_ask import ask_for
+from engine.pipeline.stages import queue_of, stage_of
 from engine.store.assignments import Assignment
 from engine.store.datasets import Dataset
 from engine.store.embeddings import Embedding
-from engine.store.images import Image, ImageProgress
+from engine.store.images import Image
 from engine.store.jobs import Job
 
 
 def embed_next(session: Session, settings: Settings, dataset: Dataset, version_id: int, priority: str) -> int:
     """Embeddings of the images at the head of the queue, and one more for each person at work."""
-    n_open = session.scalar(select(func.count()).select_from(Assignment).where(Assignment.state == "open"))
-    ahead = settings.embed.ahead + (n_open or 0)
-    missing = _head_of_queue(session, dataset, version_id, ahead)
+    missing = _not_embedded(session, head_of_queue(session, settings, dataset, version_id), version_id)
     for image_id in missing:
         arguments = {"image_id": image_id, "model_version_id": version_id}
         ask_for(session, settings, "embed", dataset.id, arguments, f"{image_id}:{version_id}", priority)
     return len(missing)
 
 
-def _head_of_queue(session: Session, dataset: Dataset, version_id: int, ahead: int) -> list[int]:
-    """Of the first `ahead` unfinished images, those this version has not embedded nor been asked to.
+def head_of_queue(session: Session, settings: Settings, dataset: Dataset, version_id: int) -> list[int]:
+    """The unfinished images that are handed out next, in the order of `assign`, as many as are kept ready.
 
-    An image whose embedding failed is passed over, or a few broken ones would stop the whole queue.
+    An image whose embedding or proposals failed is passed over, or a few broken ones would stop the whole
+    queue. None in a stage without people.
     """
-    finished = exists().where(ImageProgress.image_id == Image.id, ImageProgress.stage == dataset.open_stage)
-    key = literal("embed:") + cast(Image.id, String) + f":{version_id}"
-    broken = exists().where(Job.unique_key == key, Job.state == "failed")
-    head = select(Image.id).where(Image.dataset_id == dataset.id, ~finished, ~broken)
-    ids = list(session.scalars(head.order_by(Image.id).limit(ahead)))
+    stage = stage_of(settings, dataset)
+    if stage is None or stage.accepts == "model":
+        return []
+    queue = queue_of(dataset, stage)
+    n_open = session.scalar(select(func.count()).select_from(Assignment).where(Assignment.state == "open"))
+    ahead = settings.embed.ahead + (n_open or 0)
+    left = queue.left_of_share(session)
+    number = cast(Image.id, String)
+    embed, propose = literal("embed:") + number, literal("propose:") + number
+    is_of_image = (Job.unique_key == embed + f":{version_id}") | Job.unique_key.like(
+        propose + f":{stage.name}:%:{version_id}"
+    )
+    broken = exists().where(Job.state == "failed", is_of_image)
+    ids = queue.ids(queue.unfinished(), ~broken)
+    return list(session.scalars(ids.limit(ahead if left is None else min(ahead, left))))
+
+
+def _not_embedded(session: Session, ids: list[int], version_id: int) -> list[int]:
+    """Of these images, those this version has not embedded nor been asked to."""
     ready = select(Embedding.image_id).where(
         Embedding.model_version_id == version_id, Embedding.image_id.in_(ids)
     )

@@ -4,20 +4,25 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
+from engine.pipeline.stages import NAMES
 from engine.store.assignments import Assignment
 from engine.store.categories import Category
 from engine.store.datasets import Dataset
+from engine.store.detector_versions import DetectorVersion
 from engine.store.embeddings import Embedding
 from engine.store.evaluations import Evaluation
 from engine.store.events import Event
+from engine.store.generations import Generation, is_made_a_mask, offered
 from engine.store.images import Image, ImageProgress
 from engine.store.jobs import Job
 from engine.store.masks import Mask, current_masks
 from engine.store.model_versions import ActiveModel, Decision, ModelVersion
+from engine.store.proposals import Proposal
+from engine.store.reviews import last_review_is, states_of
 from engine.store.users import User
 
 _FAILED_SHOWN = 10
@@ -76,6 +81,46 @@ def assignment_view(session: Session, assignment: Assignment) -> dict[str, Any]:
         "embedding_ready": session.scalar(select(Embedding.id).where(pair)) is not None,
         "masks": image_masks(session, image.id),
         "order": {"position": counts["done"] + counts["skipped"] + 1, "total": counts["total"]},
+        "proposals": _proposals(session, image, assignment),
+        "prefill": _prefill(session, assignment),
+    }
+
+
+def _proposals(session: Session, image: Image, assignment: Assignment) -> list[dict[str, Any]]:
+    """What was prefilled, the highest score first, and what the person said of it."""
+    lent = assignment.image_id, assignment.model_version_id, assignment.stage
+    states = states_of(session, *lent)
+    return [
+        {
+            "id": row.id,
+            "segmentation": {"size": [image.height, image.width], "counts": row.counts},
+            "bbox": row.bbox_xywh,
+            "area": row.area,
+            "score": row.score,
+            "predicted_iou": row.predicted_iou,
+            "stability_score": row.stability_score,
+            "prompts": row.prompts,
+            "chosen": row.chosen,
+            "state": states[row.id],
+        }
+        for row in session.scalars(offered(*lent))
+    ]
+
+
+def _prefill(session: Session, assignment: Assignment) -> dict[str, Any] | None:
+    """The detector behind the proposals and from which score on it prefills; None where there is none."""
+    run = {"image_id": assignment.image_id, "model_version_id": assignment.model_version_id}
+    here = select(DetectorVersion).join(Generation, Generation.detector_version_id == DetectorVersion.id)
+    mine = here.where(*(getattr(Generation, key) == value for key, value in run.items()))
+    detector = session.scalar(
+        mine.where(Generation.stage == assignment.stage).order_by(Generation.id.desc()).limit(1)
+    )
+    if detector is None:
+        return None
+    return {
+        "threshold": detector.threshold,
+        "detector_version": detector.name,
+        "false_prefill_rate": detector.false_prefill_rate,
     }
 
 
@@ -106,6 +151,7 @@ def mask_view(session: Session, mask: Mask) -> dict[str, Any]:
         "prompts": mask.prompts,
         "chosen": mask.chosen,
         "second_opinion": mask.second_opinion,
+        "proposal_id": mask.proposal_id,
         "created_at": mask.created_at,
     }
 
@@ -130,6 +176,7 @@ def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str
         "active_seconds_per_mask": _median(row["seconds"] for row in effort),
         "clicks_per_mask": _mean(row["n_clicks"] for row in effort),
         "by_model_version": _by_version(session, dataset, effort),
+        "by_stage": [_stage_line(session, dataset, name) for name in NAMES],
         "jobs": _job_counts(session, dataset.id),
         "failed_jobs": _failed_jobs(session, dataset.id),
         "held_out_masks": held_out,
@@ -138,15 +185,81 @@ def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str
     }
 
 
+def _stage_line(session: Session, dataset: Dataset, stage: str) -> dict[str, Any]:
+    """One stage: images done, current masks, and what became of the proposals that people judged."""
+    here = Image.dataset_id == dataset.id
+    finished = exists().where(
+        ImageProgress.image_id == Image.id, ImageProgress.stage == stage, ImageProgress.state == "done"
+    )
+    generated = exists().where(Generation.image_id == Image.id, Generation.stage == stage)
+    done = generated if stage == "fully_automatic" else finished
+    n_images = session.scalar(select(func.count()).select_from(Image).where(here, done)) or 0
+    masks = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
+    n_masks = session.scalar(masks.where(Mask.dataset_id == dataset.id, Mask.stage == stage)) or 0
+    fates = _fates(session, dataset.id) if stage == "semi_automatic" else {}
+    n_judged = sum(fates.values())
+    return {
+        "stage": stage,
+        "images": n_images,
+        "masks": n_masks,
+        "masks_per_image": n_masks / n_images if n_images else None,
+        "prefilled": n_judged,
+        "share_kept": fates["kept"] / n_judged if n_judged else None,
+        "share_rejected": fates["rejected"] / n_judged if n_judged else None,
+        "detector": _detector_line(session, dataset.id) if stage == "semi_automatic" else None,
+    }
+
+
+def _fates(session: Session, dataset_id: int) -> dict[str, int]:
+    """How many proposals of stage 2 were kept, corrected and rejected, whose image was submitted since."""
+    submitted = exists().where(
+        Assignment.image_id == Proposal.image_id,
+        Assignment.stage == Proposal.stage,
+        Assignment.state == "submitted",
+    )
+    here = (Image.dataset_id == dataset_id) & (Proposal.stage == "semi_automatic")
+    count = select(func.count()).select_from(Proposal).join(Image, Image.id == Proposal.image_id)
+    became = {
+        "kept": last_review_is("keep"),
+        "corrected": is_made_a_mask("human"),
+        "rejected": last_review_is("reject"),
+    }
+    return {fate: session.scalar(count.where(here, submitted, said)) or 0 for fate, said in became.items()}
+
+
+def _detector_line(session: Session, dataset_id: int) -> dict[str, Any] | None:
+    """The newest detector and how well it measured on held-out images."""
+    mine = select(DetectorVersion).where(DetectorVersion.dataset_id == dataset_id)
+    row = session.scalar(mine.order_by(DetectorVersion.id.desc()).limit(1))
+    if row is None:
+        return None
+    told = ("average_recall", "precision_at_threshold", "recall_at_threshold", "reason", "n_images")
+    return {
+        "name": row.name,
+        "model_version": session.get_one(ModelVersion, row.model_version_id).name,
+        "threshold": row.threshold,
+        "false_prefill_rate": row.false_prefill_rate,
+        "untrained_average_recall": row.figures.get("untrained", {}).get("average_recall"),
+        "random_average_recall": row.figures.get("random_boxes", {}).get("average_recall"),
+    } | {key: row.figures.get(key) for key in told}
+
+
 def job_list(
-    session: Session, *, dataset_id: int | None = None, state: str | None = None, limit: int = 100
+    session: Session,
+    *,
+    dataset_id: int | None = None,
+    state: str | None = None,
+    kind: str | None = None,
+    limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """The newest jobs, newest first; of one dataset or in one state if asked."""
+    """The newest jobs, newest first; of one dataset, in one state or of one kind if asked."""
     rows = select(Job).order_by(Job.id.desc()).limit(limit)
     if dataset_id is not None:
         rows = rows.where(Job.dataset_id == dataset_id)
     if state is not None:
         rows = rows.where(Job.state == state)
+    if kind is not None:
+        rows = rows.where(Job.kind == kind)
     return [job_view(job) for job in session.scalars(rows)]
 
 

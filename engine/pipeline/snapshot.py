@@ -14,13 +14,19 @@ from engine.store.datasets import Dataset
 from engine.store.events import record_event
 from engine.store.images import Image
 from engine.store.masks import Mask, current_masks
+from engine.store.reviews import is_reviewed
 from engine.store.runner import Work, Write
 from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
 
 _CHUNK = 5000
 # How the loop names its own lists, and finds them again.
-ROUND = "round-"
-_FILTERS = frozenset({"split", "touched_by_person", "source", "stage", "iscrowd"})
+ROUND, DETECTOR = "round-", "detector-"
+# What candidates are judged by: no mask that the model itself drew, though a person let it stand.
+BY_PEOPLE = {"touched_by_person": True, "iscrowd": 0}
+# What models learn from. A prefilled mask that a person looked at and kept belongs to it (the paper trains on
+# those of stage 2 too); one that nobody has seen does not.
+REVIEWED = {"reviewed": True, "iscrowd": 0}
+_FILTERS = frozenset({"reviewed", "split", "touched_by_person", "source", "stage", "iscrowd"})
 
 
 class _ImageRow(NamedTuple):
@@ -37,14 +43,14 @@ def take(
     name: str | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Freezes the current masks that match `query` (split, touched_by_person, source, stage, iscrowd).
+    """Freezes the current masks that match `query` (split, touched_by_person, reviewed, source, stage ...).
 
     Without a name, an unchanged set gives the snapshot that was taken last. Held-out images never enter a
     training snapshot: the query is narrowed here and a trigger guards the table. Raises Refused for an
     unknown filter, BadInput for a name of the loop's own rounds, Conflict for a name that is taken.
     """
-    if name is not None and name.startswith(ROUND):
-        raise BadInput(f"names that begin with {ROUND} belong to training rounds: choose another")
+    if name is not None and name.startswith((ROUND, DETECTOR)):
+        raise BadInput(f"names that begin with {ROUND} or {DETECTOR} belong to the loop: choose another")
     return _take(session, dataset_id, kind, name, query or {})
 
 
@@ -78,16 +84,34 @@ def _take(
 
 
 def freeze_round(work: Work, *, dataset_id: int, number: int) -> Write:
-    """The two lists of one round: what the candidate learns from, and the held-out masks it is judged by."""
+    """The two lists of one round: what the candidate learns from, and the held-out masks it is judged by.
+
+    Masks that nobody has seen are learned from only where `train.automatic_masks` says so, and judge nothing.
+    """
+    always = work.workspace.settings.train.automatic_masks == "always"
 
     def write(session: Session) -> dict[str, Any]:
-        by_people = {"touched_by_person": True, "iscrowd": 0}
-        held_out = by_people | {"split": "val"}
+        held_out = BY_PEOPLE | {"split": "val"}
         gate = _take(session, dataset_id, "evaluation", f"{ROUND}{number}-held-out", held_out)
-        training = _take(session, dataset_id, "training", f"{ROUND}{number}", by_people)
+        learned = {"iscrowd": 0} if always else REVIEWED
+        training = _take(session, dataset_id, "training", f"{ROUND}{number}", learned)
         if training.n_masks == 0:
             raise Refused("there is no mask to train on yet: annotate some images first")
         return {"training": training.id, "held_out": gate.id, "n_masks": training.n_masks}
+
+    return write
+
+
+def freeze_for_detector(work: Work, *, dataset_id: int) -> Write:
+    """The masks by people that the first detector learns from, where no round has made a list yet."""
+
+    def write(session: Session) -> dict[str, Any]:
+        here = (Snapshot.dataset_id == dataset_id) & Snapshot.name.startswith(DETECTOR, autoescape=True)
+        number = (session.scalar(select(func.count()).select_from(Snapshot).where(here)) or 0) + 1
+        training = _take(session, dataset_id, "training", f"{DETECTOR}{number}", REVIEWED)
+        if training.n_masks == 0:
+            raise Refused("there is no mask to learn from yet: annotate some training images first")
+        return {"training": training.id, "n_masks": training.n_masks}
 
     return write
 
@@ -134,6 +158,8 @@ def _matching(dataset_id: int, asked: Mapping[str, Any]) -> list[Any]:
     for column in ("touched_by_person", "source", "stage", "iscrowd"):
         if column in asked:
             conditions.append(getattr(Mask, column) == asked[column])
+    if "reviewed" in asked:
+        conditions.append(is_reviewed() == asked["reviewed"])
     return conditions
 
 

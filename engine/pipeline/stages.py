@@ -10,6 +10,7 @@ from engine.config import Settings, configs_folder, read_toml
 from engine.errors import BadInput, Conflict
 from engine.store.datasets import Dataset
 from engine.store.events import record_event
+from engine.store.image_queue import ImageQueue
 
 NAMES = ("assisted_manual", "semi_automatic", "fully_automatic")
 PROPOSERS = ("person", "detector", "grid")
@@ -68,6 +69,12 @@ def stage_of(settings: Settings, dataset: Dataset, name: str | None = None) -> S
     if name is None:
         return None
     return read_stage(settings, name, dataset.settings.get("stages", {}).get(name))
+
+
+def queue_of(dataset: Dataset, stage: Stage) -> ImageQueue:
+    """The images the stage hands out, in its order."""
+    earlier = NAMES[: NAMES.index(stage.name)]
+    return ImageQueue(dataset.id, stage.name, stage.order, stage.image_share, earlier)
 
 
 def override_stage(session: Session, settings: Settings, dataset_id: int, name: str, **changed: Any) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.geometry.points import error_point, interior_point
 from engine.geometry.quality import iou_masks
 from engine.geometry.rle import Rle, decode
-from engine.pipeline import accounts, annotate, assign, pictures, predict, report
+from engine.pipeline import accounts, annotate, assign, pictures, predict, report, review
 from engine.pipeline.annotate import Accept
 from engine.pipeline.assign import Waiting
 from engine.pipeline.predict import Candidate
@@ -36,8 +36,11 @@ class Habits:
     target_iou: float = 0.85
     max_clicks: int = 20
     least_iou: float = 0.5
+    # What was prefilled is let stand from this IoU on.
+    keep_iou: float = 0.75
     budget_s: float = 300.0
     find_s: float = 4.0
+    look_s: float = 0.5
     click_s: float = 1.5
     accept_s: float = 1.0
     wander_px: float = 0.0
@@ -51,6 +54,9 @@ class Turn:
     n_masks: int
     n_given_up: int
     seconds: float
+    n_kept: int = 0
+    n_corrected: int = 0
+    n_rejected: int = 0
 
 
 @dataclass
@@ -63,6 +69,17 @@ class Attempt:
     best: Candidate | None = None
     best_iou: float = 0.0
     n_best: int = 0
+
+
+@dataclass
+class Looked:
+    """What became of the prefilled masks of an image; `standing` are those nobody has to draw any more."""
+
+    standing: list[Mask] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
+    n_kept: int = 0
+    n_corrected: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -99,8 +116,9 @@ class SimulatedAnnotator:
     def work_on(self, view: dict[str, Any], n_masks: int) -> Turn:
         """Draws up to `n_masks` objects within the time budget, what stands out first, then submits."""
         n_drawn = n_given_up = 0
-        seconds = 0.0
-        for number, truth_mask in self._objects(view):
+        looked = self._review(view)
+        seconds = looked.seconds
+        for number, truth_mask in self._objects(view, looked.standing):
             left_s = self.habits.budget_s - seconds
             if n_drawn == n_masks or left_s < self.habits.find_s + self.habits.click_s + self.habits.accept_s:
                 break
@@ -112,13 +130,62 @@ class SimulatedAnnotator:
             self._accept(view, number, attempt)
             n_drawn += 1
         with self.workspace.write() as session:
+            review.keep_rest(session, self.workspace.settings, self.user_id, view["id"])
             assign.submit(session, self.workspace.settings, view["id"], self.user_id)
-        return Turn(view["image"]["id"], n_drawn, n_given_up, seconds)
+        judged = (looked.n_kept, looked.n_corrected, len(looked.rejected))
+        return Turn(view["image"]["id"], n_drawn, n_given_up, seconds, *judged)
 
-    def _objects(self, view: dict[str, Any]) -> list[tuple[int, Mask]]:
+    def _review(self, view: dict[str, Any]) -> Looked:
+        """Looks at everything prefilled: lets it stand, corrects it by clicks, or refuses it."""
+        looked = Looked()
+        truths = [decode(rle) for rle in self.truth.of(view["image"]["name"])]
+        for proposal in view["proposals"]:
+            if proposal["state"] != "open":
+                continue
+            looked.seconds += self.habits.look_s
+            mask = decode(_rle(proposal["segmentation"]))
+            ious = [iou_masks(mask, truth) for truth in truths]
+            nearest = int(np.argmax(ious)) if ious else -1
+            if not ious or ious[nearest] < self.habits.least_iou:
+                looked.rejected.append(proposal["id"])
+                looked.seconds += self.habits.accept_s
+            elif ious[nearest] >= self.habits.keep_iou or not self._correct(
+                view, proposal, mask, truths[nearest], looked
+            ):
+                looked.standing.append(mask)
+                looked.n_kept += 1
+        self._reject(view, looked.rejected)
+        return looked
+
+    def _correct(
+        self, view: dict[str, Any], proposal: dict[str, Any], mask: Mask, truth: Mask, looked: Looked
+    ) -> bool:
+        """Clicks on from the proposal's own prompts; False when that made nothing better of it."""
+        left_s = self.habits.budget_s - looked.seconds
+        before = iou_masks(mask, truth)
+        begun = Attempt(list(proposal["prompts"]), list(proposal["chosen"]), best_iou=before)
+        attempt = self._refine(view["id"], truth, mask, begun, left_s)
+        looked.seconds += attempt.seconds
+        if attempt.best is None:
+            return False
+        self._accept(view, f"proposal-{proposal['id']}", attempt, proposal_id=proposal["id"])
+        looked.standing.append(decode(attempt.best.segmentation))
+        looked.n_corrected += 1
+        return True
+
+    def _reject(self, view: dict[str, Any], proposal_ids: Sequence[int]) -> None:
+        """As "reject all" in the page does: many at once, each request repeatable."""
+        for start in range(0, len(proposal_ids), review.MOST_AT_ONCE):
+            client_id = f"simulated-{view['id']}-reject-{start}"
+            some = proposal_ids[start : start + review.MOST_AT_ONCE]
+            with self.workspace.write() as session:
+                settings = self.workspace.settings
+                review.reject(session, settings, self.user_id, view["id"], client_id, some)
+
+    def _objects(self, view: dict[str, Any], standing: Sequence[Mask]) -> list[tuple[int, Mask]]:
         """(number in the truth, mask) of what is still to be drawn, in the order of prominence."""
         rles = self.truth.of(view["image"]["name"])
-        drawn = [decode(_rle(mask["segmentation"])) for mask in view["masks"]]
+        drawn = [decode(_rle(mask["segmentation"])) for mask in view["masks"]] + list(standing)
         pixels = pictures.pixels_of(self.workspace, view["image"]["id"])
         truths = ((number, decode(rles[number])) for number in by_prominence(pixels, rles))
         return [
@@ -129,7 +196,13 @@ class SimulatedAnnotator:
 
     def _attempt(self, assignment_id: int, truth: Mask, left_s: float) -> Attempt:
         """Clicks until the target, the click limit or the end of the time; remembers the best state."""
-        habits, attempt, mask = self.habits, Attempt(seconds=self.habits.find_s), np.zeros_like(truth)
+        nothing = np.zeros_like(truth)
+        return self._refine(assignment_id, truth, nothing, Attempt(seconds=self.habits.find_s), left_s)
+
+    def _refine(
+        self, assignment_id: int, truth: Mask, mask: Mask, attempt: Attempt, left_s: float
+    ) -> Attempt:
+        habits = self.habits
         while len(attempt.prompts) < habits.max_clicks and attempt.best_iou < habits.target_iou:
             if attempt.seconds + habits.click_s + habits.accept_s > left_s:
                 break
@@ -166,12 +239,14 @@ class SimulatedAnnotator:
         same_side = truth[there_y, there_x] == truth[y, x]
         return (int(there_x), int(there_y)) if same_side else (x, y)
 
-    def _accept(self, view: dict[str, Any], number: int, attempt: Attempt) -> None:
+    def _accept(
+        self, view: dict[str, Any], name: int | str, attempt: Attempt, proposal_id: int | None = None
+    ) -> None:
         assert attempt.best is not None
         act = Accept(
             assignment_id=view["id"],
             # The same act has the same id, so a run that was cut short and goes on repeats nothing.
-            client_id=f"simulated-{view['id']}-{number}",
+            client_id=f"simulated-{view['id']}-{name}",
             prompts=attempt.prompts[: attempt.n_best],
             chosen=attempt.chosen[: attempt.n_best],
             segmentation=attempt.best.segmentation,
@@ -180,6 +255,7 @@ class SimulatedAnnotator:
             stability_score=attempt.best.stability_score,
             active_ms=round(attempt.seconds * 1000),
             n_undos=len(attempt.prompts) - attempt.n_best,
+            proposal_id=proposal_id,
         )
         with self.workspace.write() as session:
             annotate.accept(session, self.workspace.settings, self.user_id, act)

@@ -2,10 +2,13 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ColumnElement, ForeignKey, Index, Select, UniqueConstraint, exists, select
 from sqlalchemy.orm import Mapped, mapped_column
 
+from engine.store.annotations import Annotation
 from engine.store.base import Base, RowId, Sha256, utc_now
+from engine.store.masks import Mask
+from engine.store.proposals import Proposal
 
 
 class Generation(Base):
@@ -29,3 +32,30 @@ class Generation(Base):
     # Masks accepted by the model itself (stage 3); 0 where a person decides.
     n_masks: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+def offered(image_id: int, model_version_id: int, stage: str) -> Select[Proposal]:
+    """What the newest generation of that image, version and stage proposed, the best first."""
+    run = (
+        (Generation.image_id == image_id)
+        & (Generation.model_version_id == model_version_id)
+        & (Generation.stage == stage)
+    )
+    newest = select(Generation.config_sha256).where(run).order_by(Generation.id.desc()).limit(1)
+    mine = (
+        (Proposal.image_id == image_id)
+        & (Proposal.model_version_id == model_version_id)
+        & (Proposal.stage == stage)
+        & (Proposal.config_sha256 == newest.scalar_subquery())
+    )
+    return select(Proposal).where(mine).order_by(Proposal.score.desc(), Proposal.id)
+
+
+def is_made_a_mask(source: str) -> ColumnElement[bool]:
+    """Whether the statement's `Proposal` became a mask of that source: model (kept) or human (corrected).
+
+    A correction that was deleted again, and not brought back, leaves the proposal as it was.
+    """
+    deleted = exists().where(Annotation.act == "delete", Annotation.target_mask_id == Mask.id)
+    made = (Mask.proposal_id == Proposal.id) & (Mask.source == source) & ~Mask.second_opinion
+    return exists().where(made, ~deleted)

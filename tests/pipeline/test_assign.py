@@ -6,15 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from engine.errors import Conflict, NotFound
 from engine.pipeline import assign
 from engine.pipeline.assign import Waiting
 from engine.store.assignments import Assignment
 from engine.store.base import database_now
-from engine.store.datasets import Dataset, add_dataset
-from engine.store.images import Image, ImageProgress
+from engine.store.datasets import add_dataset
+from engine.store.images import ImageProgress
 from engine.store.model_versions import ActiveModel
 from engine.store.session import Workspace
 from tests.factories import a_user
@@ -175,12 +175,3 @@ def test_an_empty_dataset_is_not_called_done(lab: Lab) -> None:
         session.flush()
         answer = assign.next_assignment(session, lab.workspace.settings, other.id, lab.ann)
     assert isinstance(answer, Waiting) and "no image yet" in answer.reason
-
-
-def test_upcoming_are_the_images_that_nobody_holds(ready: Lab) -> None:
-    given(ready, ready.ann)
-    with ready.workspace.read() as session:
-        dataset = session.scalars(select(Dataset)).one()
-        ids = list(session.scalars(assign.upcoming(session, dataset, 3)))
-        assert session.scalar(select(func.count()).select_from(Image)) == 6
-    assert ids == ready.image_ids[1:4]

@@ -1,6 +1,6 @@
 """What people are shown: counts, effort by model version, and what needs them."""
 
-from engine.pipeline import assign, report
+from engine.pipeline import assign, report, review
 from engine.pipeline.ingest_masks import import_masks
 from engine.store.assignments import Assignment
 from engine.store.datasets import Dataset
@@ -12,6 +12,8 @@ from engine.store.session import Workspace
 from tests.factories import a_dataset, a_model_version, a_snapshot, add, digest
 from tests.pipeline.conftest import Drawn, Lab
 from tests.pipeline.test_annotate import OTHER, Desk
+from tests.pipeline.test_review import Judge
+from tests.pipeline.test_review import ready as prefilled
 
 
 def progress(lab: Lab) -> dict:
@@ -143,3 +145,24 @@ def test_a_second_opinion_counts_nowhere(lab: Lab) -> None:
     assert shown["masks"] == 0 and shown["by_model_version"][0]["masks"] == 0
     with lab.workspace.read() as session:
         assert report.image_masks(session, lab.image_ids[0]) == []
+
+
+def test_each_stage_shows_its_images_its_masks_and_the_fate_of_what_was_prefilled(lab: Lab) -> None:
+    judge = Judge(prefilled(lab), lab.ann)
+    judge.say(review.reject, judge.ids[2:3], "client-0001")
+    judge.accept("client-0002", proposal_id=judge.ids[1])
+    first, second, third = progress(lab)["by_stage"]
+    # Until the image is submitted nothing was judged to the end.
+    assert (second["images"], second["prefilled"], second["share_kept"]) == (0, 0, None)
+    judge.submit()
+    first, second, third = progress(lab)["by_stage"]
+    assert (first["stage"], first["images"], first["masks"], first["detector"]) == (
+        "assisted_manual",
+        0,
+        0,
+        None,
+    )
+    assert (second["images"], second["masks"], second["masks_per_image"]) == (1, 3, 3.0)
+    assert (second["prefilled"], second["share_kept"], second["share_rejected"]) == (4, 0.5, 0.25)
+    assert second["detector"]["model_version"] == "small" and second["detector"]["threshold"] == 0.5
+    assert (third["stage"], third["images"], third["masks_per_image"]) == ("fully_automatic", 0, None)

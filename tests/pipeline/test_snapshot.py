@@ -1,24 +1,30 @@
 """Snapshots: frozen lists by content, and no held-out image in training, whoever asks and how."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from engine.errors import BadInput, Conflict, NotFound, Refused
+from engine.geometry.rle import encode
+from engine.pipeline import train
 from engine.pipeline.ingest_masks import import_masks
-from engine.pipeline.snapshot import difference, freeze_round, snapshot_named, take
+from engine.pipeline.snapshot import difference, freeze_for_detector, freeze_round, snapshot_named, take
 from engine.store.annotations import Annotation
 from engine.store.assignments import Assignment
 from engine.store.base import utc_now
 from engine.store.images import Image
 from engine.store.masks import Mask
+from engine.store.model_versions import ModelVersion
+from engine.store.reviews import Review
 from engine.store.runner import Work, commit
 from engine.store.session import Workspace
 from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
-from tests.factories import a_dataset, a_mask, a_model_version, a_user, add, an_image, digest
-from tests.pipeline.conftest import Drawn, Lab, rows
+from tests.factories import a_dataset, a_mask, a_model_version, a_proposal, a_user, add, an_image, digest
+from tests.pipeline.conftest import Drawn, Lab, ellipse, rows
 
 
 @pytest.fixture
@@ -97,7 +103,7 @@ def test_an_unchanged_set_gives_the_snapshot_there_is(masked: Lab) -> None:
 
 
 def test_names_of_rounds_belong_to_the_loop(masked: Lab) -> None:
-    with pytest.raises(BadInput, match="belong to training rounds"):
+    with pytest.raises(BadInput, match="belong to the loop"):
         taken(masked, "training", name="round-7")
     work = Work.inline(masked.workspace)
     outcome = commit(masked.workspace, freeze_round(work, dataset_id=masked.dataset_id, number=1))
@@ -147,3 +153,77 @@ def test_snapshots_are_never_edited(masked: Lab) -> None:
     snapshot = taken(masked, "release")
     with pytest.raises(IntegrityError, match="facts"), masked.workspace.write() as session:
         session.get_one(Snapshot, snapshot.id).n_masks = 0
+
+
+def a_kept_mask(lab: Lab, image_id: int) -> int:
+    """A prefilled mask that a person let stand."""
+    with lab.workspace.write() as session:
+        image, version = session.get_one(Image, image_id), session.get_one(ModelVersion, lab.version_id)
+        proposal = a_proposal(session, image, version)
+        columns = {"image_id": image_id, "stage": "semi_automatic", "user_id": lab.ann, "state": "submitted"}
+        lent = add(
+            session,
+            Assignment(**columns, model_version_id=version.id, lease_until=utc_now(), ended_at=utc_now()),
+        )
+        said = {"body_sha256": digest(image_id), "act": "keep", "author_id": lab.ann}
+        said |= {"client_id": f"keep-{lent.id}", "image_id": image_id, "assignment_id": lent.id}
+        add(session, Review(proposal_id=proposal.id, **said))
+        return _a_model_mask(session, image, "semi_automatic", proposal.id)
+
+
+def an_automatic_mask(lab: Lab, image_id: int) -> int:
+    with lab.workspace.write() as session:
+        return _a_model_mask(session, session.get_one(Image, image_id), "fully_automatic", None)
+
+
+def _a_model_mask(session: Session, image: Image, stage: str, proposal_id: int | None) -> int:
+    columns = {"source": "model", "touched_by_person": False, "stage": stage, "proposal_id": proposal_id}
+    counts = encode(ellipse(20, 20, 5, 5))["counts"]
+    return int(a_mask(session, image, counts=counts, **columns).id)
+
+
+@pytest.mark.parametrize("automatic_masks", ["never", "always"])
+def test_a_round_learns_from_what_people_saw_and_from_the_rest_only_if_asked(
+    masked: Lab, automatic_masks: str
+) -> None:
+    kept = [a_kept_mask(masked, masked.image_ids[n]) for n in (0, 5)]
+    automatic = [an_automatic_mask(masked, masked.image_ids[n]) for n in (1, 4)]
+    section = masked.workspace.settings.train.model_copy(update={"automatic_masks": automatic_masks})
+    settings = masked.workspace.settings.model_copy(update={"train": section})
+    work = Work.inline(replace(masked.workspace, settings=settings))
+    told = commit(masked.workspace, freeze_round(work, dataset_id=masked.dataset_id, number=1))
+    learned, gate = (
+        set(
+            rows(masked.workspace, select(SnapshotMask.mask_id).where(SnapshotMask.snapshot_id == told[name]))
+        )
+        for name in ("training", "held_out")
+    )
+    assert kept[0] in learned and (automatic[0] in learned) == (automatic_masks == "always")
+    # Nothing that the model drew judges models, seen or not.
+    assert len(gate) == 6 and not gate & {*kept, *automatic} and not learned & {kept[1], automatic[1]}
+
+
+def test_pictures_without_a_reviewed_mask_are_seen_less_often(lab: Lab) -> None:
+    with lab.workspace.write() as session:
+        drawn_on = session.get_one(Image, lab.image_ids[0])
+        a_mask(session, drawn_on, counts=encode(ellipse(20, 20, 5, 5))["counts"])
+    an_automatic_mask(lab, lab.image_ids[0])
+    an_automatic_mask(lab, lab.image_ids[1])
+    a_kept_mask(lab, lab.image_ids[2])
+    snapshot = taken(lab, "training")
+    samples = list(train._samples(lab.workspace, snapshot.id))
+    assert [(len(sample.masks), sample.human, sample.weight) for sample in samples] == [
+        (2, True, 1.0),
+        (1, False, 0.1),
+        (1, True, 1.0),
+    ]
+
+
+def test_names_of_the_loop_are_kept_for_the_loop(masked: Lab) -> None:
+    for name in ("round-7", "detector-7"):
+        with pytest.raises(BadInput, match="belong to the loop"):
+            taken(masked, "training", name=name)
+    work = Work.inline(masked.workspace)
+    told = commit(masked.workspace, freeze_for_detector(work, dataset_id=masked.dataset_id))
+    (row,) = rows(masked.workspace, select(Snapshot).where(Snapshot.id == told["training"]))
+    assert (row.name, row.kind, row.n_masks) == ("detector-1", "training", 12)

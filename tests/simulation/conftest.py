@@ -82,9 +82,8 @@ def studio_in(
 
     def make(folder: Path) -> Studio:
         settings = a_home(folder)
-        quiet = settings.train.model_copy(update={"min_new_masks": 10**9})
         shutil.copy(sqlite_template, settings.home / "maskloop.db")
-        workspace = open_workspace(settings.model_copy(update={"train": quiet}))
+        workspace = open_workspace(settings)
         opened.append(workspace)
         import_images(workspace, "discs", [discs[0]], annotations=discs[0] / "splits.json")
         with workspace.write() as session:

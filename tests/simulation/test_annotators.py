@@ -7,11 +7,12 @@ import numpy as np
 from sqlalchemy import select
 
 from engine.geometry.quality import iou_masks
-from engine.geometry.rle import decode
+from engine.geometry.rle import area, bbox_xywh, decode, encode
 from engine.modeling.embedding_file import read_embedding
 from engine.modeling.onnx_predictor import DecoderSession, fold, upscale_logits
 from engine.modeling.sam_config import SamConfig
 from engine.pipeline.assign import Waiting
+from engine.pipeline.stages import open_stage
 from engine.simulation.annotators import Habits, SimulatedAnnotator, Turn
 from engine.store.annotations import Annotation
 from engine.store.assignments import Assignment
@@ -19,9 +20,11 @@ from engine.store.events import Event
 from engine.store.images import Image, ImageProgress
 from engine.store.masks import Mask
 from engine.store.model_versions import ModelVersion
+from engine.store.reviews import Review
 from engine.store.session import Workspace
 from engine.store.users import User
-from tests.simulation.conftest import EASY, Studio
+from tests import factories
+from tests.simulation.conftest import EASY, Studio, disc
 
 
 def annotate_all(
@@ -171,3 +174,25 @@ def test_an_image_left_is_set_aside_with_its_reason(studio: Studio) -> None:
 
 def test_an_annotator_finds_its_account_again(studio: Studio) -> None:
     assert studio.annotator().user_id == studio.annotator().user_id
+
+
+def test_what_was_prefilled_is_let_stand_or_refused_as_it_fits_the_truth(studio: Studio) -> None:
+    studio.work()
+    with studio.workspace.write() as session:
+        open_stage(session, studio.dataset_id, "semi_automatic")
+        version = session.get_one(ModelVersion, 1)
+        image = session.scalars(select(Image).order_by(Image.id).limit(1)).one()
+        right, nowhere = studio.truth.of(image.original_name)[0], encode(disc(26, 31, 3))
+        for rle in (right, nowhere):
+            columns = {"counts": rle["counts"], "area": area(rle), "bbox_xywh": list(bbox_xywh(rle))}
+            factories.a_proposal(session, image, version, **columns)
+    annotator = studio.annotator(Habits(max_clicks=1, least_iou=0.5))
+    view = annotator.take()
+    assert not isinstance(view, Waiting) and len(view["proposals"]) == 2
+    turn = annotator.work_on(view, 0)
+    assert (turn.n_kept, turn.n_corrected, turn.n_rejected) == (1, 0, 1)
+    with studio.workspace.read() as session:
+        (mask,) = session.scalars(select(Mask)).all()
+        acts = sorted(session.scalars(select(Review.act)))
+    assert (mask.source, mask.touched_by_person, mask.counts) == ("model", False, right["counts"])
+    assert acts == ["keep", "reject"]
