@@ -4,10 +4,13 @@ import type {
   Dataset,
   DatasetDetail,
   Mask,
+  NewSchedule,
   NextAssignment,
   Prediction,
   Progress,
   Prompt,
+  ReviewBody,
+  Schedule,
   SignedIn,
 } from "./types";
 
@@ -122,6 +125,11 @@ export class ApiClient {
     return this.call("POST", `/assignments/${id}/restorations`, { client_id: clientId, mask_id: maskId });
   }
 
+  /** Reject proposals of the image, or take that back; many at once are one act. */
+  async reviewProposals(id: number, body: ReviewBody): Promise<void> {
+    await this.call("POST", `/assignments/${id}/reviews`, body);
+  }
+
   submit(id: number): Promise<{ state: string }> {
     return this.call("POST", `/assignments/${id}/submission`, {});
   }
@@ -142,6 +150,18 @@ export class ApiClient {
     await this.call("POST", `/jobs/${id}/retry`, {});
   }
 
+  async schedules(dataset: string): Promise<Schedule[]> {
+    return (await this.call<{ schedules: Schedule[] }>("GET", `/datasets/${encodeURIComponent(dataset)}/schedules`)).schedules;
+  }
+
+  addSchedule(dataset: string, schedule: NewSchedule): Promise<Schedule> {
+    return this.call("POST", `/datasets/${encodeURIComponent(dataset)}/schedules`, schedule);
+  }
+
+  async removeSchedule(id: number): Promise<void> {
+    await this.call("DELETE", `/schedules/${id}`);
+  }
+
   /** Fetch the image's bytes; they are private, hence with the cookie and never through a URL of a picture tag. */
   async pixels(url: string, signal?: AbortSignal): Promise<Blob> {
     const response = await this.send(url, signal ? { signal } : {});
@@ -154,14 +174,14 @@ export class ApiClient {
     return signedIn;
   }
 
-  private async call<T>(method: "GET" | "POST", path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  private async call<T>(method: "GET" | "POST" | "DELETE", path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
     const headers = new Headers({ Accept: "application/json" });
     const init: RequestInit = { method, headers };
     if (body !== undefined) {
       init.body = JSON.stringify(body);
       headers.set("Content-Type", "application/json");
-      headers.set("X-CSRF-Token", this.csrfToken);
     }
+    if (method !== "GET") headers.set("X-CSRF-Token", this.csrfToken);
     if (signal) init.signal = signal;
     const response = await this.send(this.base + path, init);
     if (!response.ok) throw await readProblem(response);

@@ -80,6 +80,7 @@ export interface Mask {
   chosen: number[];
   created_at: string;
   second_opinion?: boolean;
+  proposal_id?: number | null;
 }
 
 export interface ImageInfo {
@@ -88,6 +89,31 @@ export interface ImageInfo {
   height: number;
   name: string;
   url: string;
+}
+
+/** "kept" once the image was submitted with it. */
+export type ProposalState = "open" | "rejected" | "corrected" | "kept";
+
+/** A mask the model drew beforehand; `prompts` and `chosen` give it again on the same weights. */
+export interface Proposal {
+  id: number;
+  segmentation: Rle;
+  bbox: [number, number, number, number];
+  area: number;
+  /** The detector's score of the box. */
+  score: number | null;
+  predicted_iou: number;
+  stability_score: number;
+  prompts: Prompt[];
+  chosen: number[];
+  state: ProposalState;
+}
+
+/** From which score on the detector prefills, and which share of those is expected to be wrong. */
+export interface Prefill {
+  threshold: number | null;
+  detector_version: string;
+  false_prefill_rate: number;
 }
 
 export interface Assignment {
@@ -99,6 +125,9 @@ export interface Assignment {
   model: ModelCard;
   embedding_ready: boolean;
   masks: Mask[];
+  /** Drawn beforehand; empty but in stage 2. */
+  proposals: Proposal[];
+  prefill: Prefill | null;
   order: { position: number; total: number };
 }
 
@@ -136,6 +165,15 @@ export interface AcceptBody {
   active_ms: number;
   n_undos: number;
   supersedes_id: number | null;
+  /** The prefilled mask that this one corrects. */
+  proposal_id?: number;
+}
+
+/** One request reviews up to 500 proposals. */
+export interface ReviewBody {
+  client_id: string;
+  act: "reject" | "unreject";
+  proposal_ids: number[];
 }
 
 export interface VersionRow {
@@ -149,6 +187,59 @@ export interface VersionRow {
   miou_3_clicks: number | null;
   noc_85: number | null;
   decided_reason: string | null;
+}
+
+/** The newest box detector, measured on held-out images; `reason` says why it prefills nothing. */
+export interface DetectorRow {
+  name: string;
+  model_version: string;
+  threshold: number | null;
+  false_prefill_rate: number;
+  average_recall: number | null;
+  untrained_average_recall: number | null;
+  random_average_recall: number | null;
+  precision_at_threshold: number | null;
+  recall_at_threshold: number | null;
+  n_images: number | null;
+  reason: string | null;
+}
+
+/** One stage's work; the shares are of the proposals whose image was submitted. */
+export interface StageRow {
+  stage: string;
+  images: number;
+  masks: number;
+  masks_per_image: number | null;
+  prefilled: number;
+  share_kept: number | null;
+  share_rejected: number | null;
+  detector: DetectorRow | null;
+}
+
+/** When to retrain: nightly at "HH:MM" (UTC), every so many new masks, or whichever of both comes first. */
+export interface NewSchedule {
+  nightly_at: string | null;
+  every_new_masks: number | null;
+}
+
+export interface ScheduleRun {
+  due: string;
+  due_at: string;
+  state: "waiting" | "started" | "skipped";
+  reason: string | null;
+  started_at: string | null;
+  round: number | null;
+  round_state: "running" | "failed" | "promoted" | "refused" | "unchanged" | null;
+  failed_job: { id: number; kind: string; reason: string | null } | null;
+}
+
+export interface Schedule extends NewSchedule {
+  id: number;
+  created_at: string;
+  next_due_at: string | null;
+  masks_to_go: number | null;
+  /** The newest first. */
+  runs: ScheduleRun[];
 }
 
 export interface FailedJob {
@@ -167,6 +258,7 @@ export interface Progress {
   active_seconds_per_mask: number | null;
   clicks_per_mask: number | null;
   by_model_version: VersionRow[];
+  by_stage: StageRow[];
   jobs: { queued: number; running: number; failed: number };
   failed_jobs: FailedJob[];
   held_out_masks: number;

@@ -1,4 +1,7 @@
 /** Everything a person can do with a key or a button: one table, from which the key sheet is made as well. */
+import { idsBelow } from "./proposals";
+import { CUTOFF_STEP } from "./review";
+import { selectedProposal } from "./selection";
 import { saveStateOf } from "./store";
 import type { LabelSession } from "./session";
 import type { LabelState } from "./store";
@@ -6,7 +9,7 @@ import type { LabelState } from "./store";
 export interface Action {
   readonly id: string;
   readonly label: string;
-  readonly group: "Prompt" | "Masks" | "Image" | "View";
+  readonly group: "Prompt" | "Masks" | "Prefilled" | "Image" | "View";
   readonly keys: readonly string[];
   /** Whether the action makes sense now; absent means always. */
   readonly when?: (state: LabelState) => boolean;
@@ -17,12 +20,16 @@ const isReady = (state: LabelState): boolean => state.phase === "ready" && !stat
 const hasDraft = (state: LabelState): boolean => isReady(state) && state.draft.prompts.length > 0;
 const hasChoice = (state: LabelState): boolean => hasDraft(state) && (state.shown?.prediction.candidates.length ?? 0) > 1;
 const hasSelection = (state: LabelState): boolean => isReady(state) && state.selectedId !== null;
-const hasMasks = (state: LabelState): boolean => isReady(state) && state.masks.length > 0;
+const hasPrefilled = (state: LabelState): boolean => isReady(state) && state.proposals.length > 0;
+const hasObjects = (state: LabelState): boolean => isReady(state) && state.masks.length + state.proposals.length > 0;
+const mayCorrect = (state: LabelState): boolean => isReady(state) && selectedProposal(state) !== null;
+const hasBelow = (state: LabelState): boolean =>
+  isReady(state) && idsBelow(state.proposals, state.cutoff, state.draft).length > 0;
 
 export const ACTIONS: readonly Action[] = [
   {
     id: "accept", label: "Accept the mask and begin the next", group: "Prompt", keys: ["N", "Enter"],
-    when: hasDraft, run: (session) => session.accept(),
+    when: (state) => hasDraft(state) || mayCorrect(state), run: (session) => session.accept(),
   },
   {
     id: "cycle", label: "Next of the three candidates", group: "Prompt", keys: ["M"],
@@ -50,16 +57,16 @@ export const ACTIONS: readonly Action[] = [
     run: (session) => session.setTool("select"),
   },
   {
-    id: "delete", label: "Delete the selected mask", group: "Masks", keys: ["Delete", "Backspace"],
+    id: "delete", label: "Delete the selected mask, or reject a prefilled one", group: "Masks", keys: ["Delete", "Backspace"],
     when: hasSelection, run: (session) => session.deleteSelected(),
   },
   {
     id: "next-mask", label: "Select the next mask", group: "Masks", keys: ["."],
-    when: hasMasks, run: (session) => session.selectNeighbour(1),
+    when: hasObjects, run: (session) => session.selectNeighbour(1),
   },
   {
     id: "previous-mask", label: "Select the mask before", group: "Masks", keys: [","],
-    when: hasMasks, run: (session) => session.selectNeighbour(-1),
+    when: hasObjects, run: (session) => session.selectNeighbour(-1),
   },
   {
     id: "hide", label: "Hide or show all masks", group: "Masks", keys: ["H"],
@@ -74,12 +81,24 @@ export const ACTIONS: readonly Action[] = [
     run: (session) => session.setOpacity(session.store.getState().opacity + 0.1),
   },
   {
+    id: "raise-cutoff", label: "Raise the score slider: those below fade", group: "Prefilled", keys: [">"],
+    when: hasPrefilled, run: (session) => session.review.moveCutoff(CUTOFF_STEP),
+  },
+  {
+    id: "lower-cutoff", label: "Lower the score slider", group: "Prefilled", keys: ["<"],
+    when: hasPrefilled, run: (session) => session.review.moveCutoff(-CUTOFF_STEP),
+  },
+  {
+    id: "reject-below", label: "Reject all below the slider at once", group: "Prefilled",
+    keys: ["Shift+Delete", "Shift+Backspace"], when: hasBelow, run: (session) => session.review.rejectBelow(),
+  },
+  {
     id: "submit", label: "Submit the image and open the next", group: "Image", keys: ["Ctrl+Enter"],
     when: isReady, run: (session) => void session.submit(),
   },
   {
     id: "skip", label: "Skip the image, with a reason", group: "Image", keys: ["S"],
-    when: isReady, run: (session) => session.toggleSkip(),
+    when: isReady, run: (session) => session.panels.toggleSkip(),
   },
   {
     id: "retry", label: "Try to save again now", group: "Image", keys: ["Ctrl+S"],
@@ -98,7 +117,8 @@ export const ACTIONS: readonly Action[] = [
     id: "zoom-out", label: "Zoom out", group: "View", keys: ["-"],
     run: (session) => session.look((view) => view.zoomBy(0.8)),
   },
-  { id: "help", label: "Show all keys", group: "View", keys: ["?", "F1"], run: (session) => session.toggleHelp() },
+  { id: "guide", label: "Show what to do in this stage", group: "View", keys: ["I"], run: (session) => session.panels.toggleGuide() },
+  { id: "help", label: "Show all keys", group: "View", keys: ["?", "F1"], run: (session) => session.panels.toggleHelp() },
 ];
 
 /** Mouse habits and the class digits, shown on the key sheet beside the table. */
@@ -107,6 +127,7 @@ export const MOUSE_HABITS: readonly (readonly [string, string])[] = [
   ["Right click, Shift+click", "background point"],
   ["Drag", "box"],
   ["Alt+click", "select a mask with any tool"],
+  ["Click with a prefilled mask selected", "correct it: the click refines it (N or Enter takes it up without a click)"],
   ["Wheel, pinch", "zoom at the pointer"],
   ["Space+drag, middle drag", "move the image (the hand tool does it without holding)"],
   ["1 to 9", "class for the next masks, where the dataset has classes"],

@@ -1,9 +1,10 @@
 import type { Rle } from "../api/types";
-import { type Bitmap, bitmapOf, outlineOf } from "./mask";
+import { type Bitmap, bitmapOf, loopsOf, outlineOf } from "./mask";
 
 /** Decoded masks, kept as long as their RLE lives. A mask that cannot be decoded counts as empty. */
 const bitmaps = new WeakMap<Rle, Bitmap>();
 const outlines = new WeakMap<Rle, Float32Array>();
+const loops = new WeakMap<Rle, readonly Float32Array[]>();
 
 const EMPTY: Bitmap = { x: 0, y: 0, w: 0, h: 0, pixels: new Uint8Array(0) };
 
@@ -23,6 +24,16 @@ export function outlineFor(rle: Rle): Float32Array {
     outlines.set(rle, outline);
   }
   return outline;
+}
+
+/** The outline as closed loops, for lines that are dashed. */
+export function loopsFor(rle: Rle): readonly Float32Array[] {
+  let found = loops.get(rle);
+  if (!found) {
+    found = loopsOf(bitmapFor(rle));
+    loops.set(rle, found);
+  }
+  return found;
 }
 
 function decodeOrEmpty(rle: Rle): Bitmap {

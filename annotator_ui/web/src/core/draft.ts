@@ -11,11 +11,13 @@ export interface Draft {
   readonly picks: readonly (number | null)[];
   readonly activeMs: number;
   readonly nUndos: number;
+  /** The prefilled mask it corrects, by the server's id. */
+  readonly proposalId: number | null;
 }
 
 export type Predictions = ReadonlyMap<string, Prediction>;
 
-export const EMPTY_DRAFT: Draft = { prompts: [], picks: [], activeMs: 0, nUndos: 0 };
+export const EMPTY_DRAFT: Draft = { prompts: [], picks: [], activeMs: 0, nUndos: 0, proposalId: null };
 
 export function keyOf(prompts: readonly Prompt[], chosen: readonly number[]): string {
   return JSON.stringify([prompts, chosen]);

@@ -122,7 +122,7 @@ export class Input {
       event.preventDefault();
       this.setSpace(true); return;
     }
-    if (state.isHelpOpen || state.isSkipOpen) return this.onKeyInPanel(event);
+    if (state.isHelpOpen || state.isSkipOpen || state.isGuideOpen) return this.onKeyInPanel(event);
     if (this.chooseCategory(event)) return;
     const action = findBound(ACTIONS, event);
     if (!action) return;
@@ -133,11 +133,12 @@ export class Input {
   }
 
   private onKeyInPanel(event: KeyboardEvent): void {
-    const closes = event.key === "Escape" || (event.key === "?" && this.session.store.getState().isHelpOpen);
+    const { isHelpOpen, isGuideOpen } = this.session.store.getState();
+    const isItsKey = (event.key === "?" && isHelpOpen) || (event.key.toLowerCase() === "i" && isGuideOpen);
+    const closes = event.key === "Escape" || isItsKey;
     if (!closes) return;
     event.preventDefault();
-    this.session.toggleHelp(false);
-    this.session.toggleSkip(false);
+    this.session.panels.closeAll();
   }
 
   private chooseCategory(event: KeyboardEvent): boolean {

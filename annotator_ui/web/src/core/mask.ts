@@ -93,6 +93,62 @@ export function outlineOf(mask: Bitmap): Float32Array {
   return Float32Array.from(pieces);
 }
 
+/**
+ * The pixel outline as closed loops [x0, y0, x1, y1, ...] of corners, the mask on the right hand: lines that are dashed
+ * need to know where they came from.
+ */
+export function loopsOf(mask: Bitmap): Float32Array[] {
+  const ends = directedEdges(mask);
+  const loops: Float32Array[] = [];
+  for (let start = ends.keys().next(); !start.done; start = ends.keys().next()) {
+    const corners: number[] = [];
+    let [at, before] = [start.value, 0];
+    do {
+      const next = takeEdge(ends, at, before);
+      if (next === null) break;
+      if (next - at !== before) corners.push(mask.x + (at % (mask.w + 1)), mask.y + Math.floor(at / (mask.w + 1)));
+      before = next - at;
+      at = next;
+    } while (at !== start.value);
+    loops.push(Float32Array.from(corners));
+  }
+  return loops;
+}
+
+/** Where the unit edges that leave each corner end; corners are numbered row by row, w + 1 to a row. */
+function directedEdges(mask: Bitmap): Map<number, number[]> {
+  const ends = new Map<number, number[]>();
+  const row = mask.w + 1;
+  const inside = (x: number, y: number): boolean =>
+    x >= 0 && y >= 0 && x < mask.w && y < mask.h && mask.pixels[y * mask.w + x] === 1;
+  const add = (from: number, to: number): void => {
+    const known = ends.get(from);
+    if (known) known.push(to);
+    else ends.set(from, [to]);
+  };
+  for (let y = 0; y < mask.h; y++) {
+    for (let x = 0; x < mask.w; x++) {
+      if (!inside(x, y)) continue;
+      const corner = y * row + x;
+      if (!inside(x, y - 1)) add(corner, corner + 1);
+      if (!inside(x + 1, y)) add(corner + 1, corner + 1 + row);
+      if (!inside(x, y + 1)) add(corner + 1 + row, corner + row);
+      if (!inside(x - 1, y)) add(corner + row, corner);
+    }
+  }
+  return ends;
+}
+
+/** Walk on from `corner`; where two pixels touch by a corner only, turn rather than cross over. */
+function takeEdge(ends: Map<number, number[]>, corner: number, before: number): number | null {
+  const here = ends.get(corner);
+  const next = here?.find((end) => end - corner !== before) ?? here?.[0];
+  if (!here || next === undefined) return null;
+  if (here.length === 1) ends.delete(corner);
+  else ends.set(corner, here.filter((end) => end !== next));
+  return next;
+}
+
 /** Calls `found` with each maximal stretch [from, to) of 0..n-1 on which `test` holds. */
 function eachStretch(n: number, test: (i: number) => boolean, found: (from: number, to: number) => void): void {
   let from = -1;

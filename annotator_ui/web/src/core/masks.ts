@@ -24,6 +24,7 @@ export function localMaskOf(mask: Mask, index: number): LocalMask {
     stabilityScore: mask.stability_score,
     categoryId: mask.category_id,
     author: mask.author,
+    proposalId: mask.proposal_id ?? null,
     body: null,
   };
 }
@@ -52,6 +53,7 @@ export function newLocalMask(
     stabilityScore: candidate.stability_score,
     categoryId,
     author: null,
+    proposalId: draft.proposalId,
     body: {
       client_id: localId,
       prompts: [...draft.prompts],
@@ -64,6 +66,7 @@ export function newLocalMask(
       active_ms: draft.activeMs,
       n_undos: draft.nUndos,
       supersedes_id: null,
+      ...(draft.proposalId !== null && { proposal_id: draft.proposalId }),
     },
   };
 }

@@ -14,6 +14,8 @@ const MASK_COLOURS: readonly Rgb[] = [
 
 /** The mask being made: a blue that no accepted mask has. */
 export const CANDIDATE: Rgb = [61, 139, 255];
+/** What the model drew beforehand: pale, so that it differs from every mask of a person by more than its pattern. */
+export const PREFILLED: Rgb = [214, 232, 255];
 export const FOREGROUND: Rgb = [0, 176, 122];
 export const BACKGROUND: Rgb = [222, 84, 20];
 

@@ -1,14 +1,17 @@
 import type { ApiClient } from "../api/client";
 import type { Assignment, Mask } from "../api/types";
-import type { Act } from "./commands";
+import type { MaskAct, ReviewAct } from "./commands";
 import { newUuid, serverLocalId } from "./masks";
 import type { Posting } from "./outbox";
+import { withState } from "./proposals";
 import type { LabelStore } from "./store";
 import type { Toasts } from "./toasts";
 
 /** Turns acts into requests, and remembers which server id each mask of the page has at the moment. */
 export class Poster {
   private readonly maskIds = new Map<string, number>();
+  /** Reviews the server refused so far; whoever waits to submit looks whether it grew. */
+  nRefusedReviews = 0;
 
   constructor(
     private readonly api: ApiClient,
@@ -22,12 +25,17 @@ export class Poster {
   }
 
   /** The act under a name of its own, kept through every repetition. */
-  postingOf(assignmentId: number, act: Act): Posting {
+  postingOf(assignmentId: number, act: Posting["act"]): Posting {
     const clientId = act.kind === "accept" && act.mask.body ? act.mask.body.client_id : newUuid();
     return { assignmentId, clientId, act };
   }
 
   async send({ assignmentId, clientId, act }: Posting): Promise<void> {
+    if ("mask" in act) return this.sendMask(assignmentId, clientId, act);
+    await this.api.reviewProposals(assignmentId, { client_id: clientId, act: act.kind, proposal_ids: [...act.proposalIds] });
+  }
+
+  private async sendMask(assignmentId: number, clientId: string, act: MaskAct): Promise<void> {
     const maskId = this.maskIds.get(act.mask.localId);
     if (act.kind === "delete") {
       // A mask that never reached the server has nothing to be deleted there.
@@ -41,13 +49,22 @@ export class Poster {
   }
 
   refused({ act }: Posting, error: Error): void {
+    if (!("mask" in act)) return this.refusedReview(act, error);
     if (act.kind === "delete") return this.toasts.error(`The mask was not deleted: ${error.message}`);
     const refusals = new Map(this.store.getState().refusals).set(act.mask.localId, error.message);
     this.store.setState({ refusals });
     this.toasts.error(`A mask is not saved: ${error.message}`);
   }
 
-  private keep(act: Act, mask: Mask): void {
+  /** The page goes back to what the server has: what looks rejected must not become a mask. */
+  private refusedReview({ kind, proposalIds }: ReviewAct, error: Error): void {
+    this.nRefusedReviews += 1;
+    const back = kind === "reject" ? "open" : "rejected";
+    this.store.setState(({ proposals }) => ({ proposals: withState(proposals, proposalIds, back) }));
+    this.toasts.error(`The prefilled masks were not ${kind === "reject" ? "rejected" : "brought back"}: ${error.message}`);
+  }
+
+  private keep(act: MaskAct, mask: Mask): void {
     this.maskIds.set(act.mask.localId, mask.id);
     this.forgive(act.mask.localId);
     if (mask.second_opinion) {

@@ -4,18 +4,20 @@
  */
 import { type ApiClient, ApiError, NetworkError, asSentence, isAbort } from "../api/client";
 import type { Assignment, Prompt } from "../api/types";
-import { bitmapFor } from "./bitmaps";
 import { ActiveClock } from "./clock";
-import { type Act, type Command, type LocalMask, type Outcome, apply, revert } from "./commands";
+import { type Act, type Command, type LocalMask, type Outcome, type Work, apply, revert } from "./commands";
 import { chosenOf, hasBox, isSettled, nextShown } from "./draft";
 import { type ImagePoint, type Rect, isInside, toPixelCentres } from "./geometry";
 import { record, stepBack, stepForward } from "./history";
 import { keepLease, watchPage } from "./lease";
-import { covers } from "./mask";
 import { localMaskOf, newLocalMask } from "./masks";
 import { Outbox } from "./outbox";
+import { Panels } from "./panels";
 import { Poster } from "./poster";
 import { Predictor } from "./predictor";
+import { type LocalProposal, localProposalsOf } from "./proposals";
+import { Review } from "./review";
+import { neighbourOf, objectAt, objectsOf, selectedProposal } from "./selection";
 import { FRESH_WORK, type LabelStore, type Tool, createLabelStore } from "./store";
 import { Toasts } from "./toasts";
 
@@ -32,6 +34,8 @@ export class LabelSession {
   readonly store: LabelStore = createLabelStore();
   readonly clock = new ActiveClock();
   readonly toasts = new Toasts(this.store);
+  readonly panels = new Panels(this.store);
+  readonly review = new Review(this.store, (command) => this.perform(command));
   private readonly predictor: Predictor;
   private readonly outbox: Outbox;
   private readonly poster: Poster;
@@ -39,6 +43,8 @@ export class LabelSession {
   /** Given up when another image is asked for before this one is there. */
   private opening = new AbortController();
   private viewport: Viewport | null = null;
+  /** Where "next object" goes on from, though it may be gone. */
+  private lastSelectedId: string | null = null;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
 
   constructor(
@@ -100,7 +106,10 @@ export class LabelSession {
   }
 
   private addPrompt(prompt: Prompt): void {
-    if (this.store.getState().isSubmitting) return;
+    const state = this.store.getState();
+    if (state.isSubmitting) return;
+    const proposal = prompt.kind === "point" ? selectedProposal(state) : null;
+    if (proposal && state.draft.prompts.length === 0) this.correct(proposal);
     this.store.setState({ selectedId: null });
     this.perform({ kind: "prompt", prompt });
   }
@@ -115,6 +124,12 @@ export class LabelSession {
     this.perform({ kind: "cycle", from: draft.picks.at(-1) ?? null, to });
   }
 
+  /** Take a prefilled mask up where it ended; further clicks refine it, and accepting replaces it. */
+  private correct(proposal: LocalProposal): void {
+    this.store.setState({ selectedId: null });
+    this.perform({ kind: "correct", proposal, before: this.store.getState().draft });
+  }
+
   clear(): void {
     const { draft } = this.store.getState();
     if (draft.prompts.length > 0) this.perform({ kind: "clear", draft });
@@ -124,6 +139,8 @@ export class LabelSession {
 
   accept(): void {
     const { draft, shown, assignment, categoryId, masks } = this.store.getState();
+    const proposal = selectedProposal(this.store.getState());
+    if (draft.prompts.length === 0 && proposal) return this.correct(proposal);
     if (!assignment || draft.prompts.length === 0) return;
     const chosen = chosenOf(draft, this.predictor.known, draft.prompts.length);
     if (!isSettled(draft, shown) || !chosen) return this.toasts.info("The mask is still on its way.");
@@ -136,28 +153,27 @@ export class LabelSession {
 
   deleteSelected(): void {
     const { masks, selectedId } = this.store.getState();
+    const proposal = selectedProposal(this.store.getState());
+    if (proposal) return this.review.reject([proposal.id]);
     const index = masks.findIndex((mask) => mask.localId === selectedId);
     const mask = masks[index];
     if (mask) this.perform({ kind: "delete", mask, index });
   }
 
   select(localId: string | null): void {
+    this.lastSelectedId = localId ?? this.lastSelectedId;
     this.store.setState({ selectedId: localId });
   }
 
-  /** Select the smallest mask under `at`; with none there, nothing is selected. */
+  /** Select the smallest object under `at`; with none there, nothing is selected. */
   selectAt(at: ImagePoint): void {
-    const hits = this.store.getState().masks.filter((mask) => covers(bitmapFor(mask.segmentation), at.x, at.y));
-    this.select(hits.sort((a, b) => a.area - b.area)[0]?.localId ?? null);
+    this.select(objectAt(this.store.getState(), at));
   }
 
-  /** Step through the accepted masks in the order of the list. */
+  /** Step through accepted and prefilled masks; after a deletion, on from where it was. */
   selectNeighbour(step: 1 | -1): void {
-    const { masks, selectedId } = this.store.getState();
-    if (masks.length === 0) return;
-    const index = masks.findIndex((mask) => mask.localId === selectedId);
-    const from = index < 0 ? (step > 0 ? -1 : 0) : index;
-    this.select(masks[(from + step + masks.length) % masks.length]?.localId ?? null);
+    const state = this.store.getState();
+    this.select(neighbourOf(state, state.selectedId ?? this.lastSelectedId, step));
   }
 
   /** Post a refused mask once more, as a new act. */
@@ -185,8 +201,11 @@ export class LabelSession {
       this.toasts.info("A mask is still open: N accepts it, Esc clears it. Then submit."); return;
     }
     this.store.setState({ isSubmitting: true });
+    const { nRefusedReviews } = this.poster;
     try {
       await this.outbox.flushed();
+      // What was not rejected would become a mask: the person looks again first.
+      if (this.poster.nRefusedReviews > nRefusedReviews) return;
       if (this.store.getState().refusals.size > 0) {
         this.toasts.error("Some masks are not saved. Save them again or delete them, then submit."); return;
       }
@@ -245,7 +264,10 @@ export class LabelSession {
     this.poster.begin(assignment);
     this.store.getState().image?.close();
     const masks = assignment.masks.map(localMaskOf);
-    this.store.setState({ ...FRESH_WORK, phase: "ready", assignment, image, masks });
+    const proposals = localProposalsOf(assignment.proposals);
+    this.lastSelectedId = null;
+    this.store.setState({ ...FRESH_WORK, phase: "ready", assignment, image, masks, proposals });
+    this.review.setCutoff(0);
     this.clock.restart();
   }
 
@@ -282,14 +304,6 @@ export class LabelSession {
     this.store.setState({ opacity: Math.min(Math.max(opacity, 0), 1) });
   }
 
-  toggleHelp(isHelpOpen = !this.store.getState().isHelpOpen): void {
-    this.store.setState({ isHelpOpen });
-  }
-
-  toggleSkip(isSkipOpen = !this.store.getState().isSkipOpen): void {
-    this.store.setState({ isSkipOpen });
-  }
-
   /** Signed in again: what waited goes out, and what could not be loaded is asked for. */
   signedInAgain(): void {
     this.store.setState({ isSignedOut: false });
@@ -305,9 +319,9 @@ export class LabelSession {
 
   // --- inside -------------------------------------------------------------------------------------------
 
-  private work(): Pick<ReturnType<LabelStore["getState"]>, "draft" | "masks"> {
-    const { draft, masks } = this.store.getState();
-    return { draft, masks };
+  private work(): Work {
+    const { draft, masks, proposals } = this.store.getState();
+    return { draft, masks, proposals };
   }
 
   private perform(command: Command): void {
@@ -327,11 +341,11 @@ export class LabelSession {
 
   private settle(outcome: Outcome, history: ReturnType<typeof record<Command>>): void {
     const { selectedId } = this.store.getState();
-    const isSelectedGone = !outcome.work.masks.some((mask) => mask.localId === selectedId);
+    const isSelectedGone = !objectsOf(outcome.work).some((one) => one.localId === selectedId);
     this.store.setState({ ...outcome.work, history, ...(isSelectedGone ? { selectedId: null } : {}) });
     this.updateShown();
     this.predictor.refresh();
-    if (outcome.act) this.post(outcome.act);
+    outcome.acts.forEach((act) => this.post(act));
   }
 
   private post(act: Act): void {

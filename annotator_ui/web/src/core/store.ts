@@ -6,6 +6,7 @@ import { type Draft, EMPTY_DRAFT, type Shown } from "./draft";
 import type { ImagePoint, View } from "./geometry";
 import { type History, emptyHistory } from "./history";
 import type { OutboxState } from "./outbox";
+import type { LocalProposal } from "./proposals";
 
 export type Tool = "prompt" | "select" | "pan";
 
@@ -27,6 +28,10 @@ export interface LabelState {
 
   readonly draft: Draft;
   readonly masks: readonly LocalMask[];
+  /** What the model drew beforehand, with the best score first. */
+  readonly proposals: readonly LocalProposal[];
+  /** Prefilled masks with a lower score fade, and can be rejected at once. */
+  readonly cutoff: number;
   readonly history: History<Command>;
   readonly shown: Shown | null;
   readonly isPredicting: boolean;
@@ -49,6 +54,7 @@ export interface LabelState {
   readonly isSignedOut: boolean;
   readonly isHelpOpen: boolean;
   readonly isSkipOpen: boolean;
+  readonly isGuideOpen: boolean;
   readonly toasts: readonly Toast[];
 }
 
@@ -58,6 +64,8 @@ export type LabelStore = StoreApi<LabelState>;
 export const FRESH_WORK = {
   draft: EMPTY_DRAFT,
   masks: [] as readonly LocalMask[],
+  proposals: [] as readonly LocalProposal[],
+  cutoff: 0,
   history: emptyHistory<Command>(),
   shown: null,
   isPredicting: false,
@@ -86,6 +94,7 @@ export function createLabelStore(): LabelStore {
     isSubmitting: false,
     isSignedOut: false,
     isHelpOpen: false,
+    isGuideOpen: false,
     toasts: [],
   }));
 }

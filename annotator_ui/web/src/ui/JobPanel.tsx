@@ -25,24 +25,32 @@ export function JobPanel({ progress }: { progress: Progress }): ReactElement {
 }
 
 function FailedRow({ job, dataset }: { job: FailedJob; dataset: string }): ReactElement {
-  const { role } = useUser();
-  const queries = useQueryClient();
-  const retry = useMutation({
-    mutationFn: () => api.retryJob(job.id),
-    onSettled: () => queries.invalidateQueries({ queryKey: ["progress", dataset] }),
-  });
   return (
     <li>
       <div>
         <strong>{job.kind}</strong> {job.at && <time className="muted" dateTime={job.at}>{new Date(job.at).toLocaleString()}</time>}
         <p>{job.reason ?? "No reason was written down."}</p>
-        {retry.error && <p role="alert" className="form-error">{retry.error.message}</p>}
       </div>
-      {(role === "admin" || role === "researcher") && (
-        <button type="button" className="button" disabled={retry.isPending} onClick={() => retry.mutate()}>
-          <Icon name="retry" size={16} />Try again
-        </button>
-      )}
+      <RetryJob id={job.id} dataset={dataset} />
     </li>
+  );
+}
+
+/** Runs a failed job once more; the round it belongs to goes on from there. Only for those who may. */
+export function RetryJob({ id, dataset }: { id: number; dataset: string }): ReactElement | null {
+  const { role } = useUser();
+  const queries = useQueryClient();
+  const retry = useMutation({
+    mutationFn: () => api.retryJob(id),
+    onSettled: () => Promise.all(["progress", "schedules"].map((kind) => queries.invalidateQueries({ queryKey: [kind, dataset] }))),
+  });
+  if (role !== "admin" && role !== "researcher") return null;
+  return (
+    <div className="retry">
+      <button type="button" className="button" disabled={retry.isPending} onClick={() => retry.mutate()}>
+        <Icon name="retry" size={16} />Try again
+      </button>
+      {retry.error && <p role="alert" className="form-error">{retry.error.message}</p>}
+    </div>
   );
 }

@@ -38,7 +38,7 @@ function Overlays(): ReactElement {
   const [isSignedOut] = useLabel((state) => state.isSignedOut);
   return (
     <>
-      {isHelpOpen && <KeySheet onClose={() => session.toggleHelp(false)} />}
+      {isHelpOpen && <KeySheet onClose={() => session.panels.toggleHelp(false)} />}
       {isSignedOut && <SignInAgain />}
     </>
   );

@@ -1,24 +1,25 @@
-import { type ReactElement, useEffect, useMemo, useRef, useState } from "react";
+import { type ReactElement, useMemo } from "react";
 
 import type { Category } from "../api/types";
 import type { LocalMask } from "../core/commands";
 import { css, maskColour } from "../core/palette";
 import { CandidateList } from "./CandidateList";
+import { PrefilledPanel } from "./PrefilledPanel";
+import { RowList } from "./RowList";
 import { Icon } from "./icons";
 import { useLabel } from "./label_context";
 import { formatNumber } from "./parts";
 
-const ROW_PX = 40;
-const OVERSCAN_ROWS = 6;
-
 export function ObjectPanel(): ReactElement {
   const [nMasks] = useLabel((state) => state.masks.length);
+  const [isPrefilled] = useLabel((state) => state.proposals.length > 0);
   return (
     <aside className="object-panel" aria-label="Objects">
       <CandidateList />
       <Categories />
-      <h2 className="panel-title">Masks <span className="count" data-testid="mask-count">{formatNumber(nMasks)}</span></h2>
-      {nMasks === 0 ? <FirstSteps /> : <MaskList />}
+      <PrefilledPanel />
+      <h2 className="panel-title">{isPrefilled ? "Drawn here" : "Masks"} <span className="count" data-testid="mask-count">{formatNumber(nMasks)}</span></h2>
+      {nMasks > 0 ? <MaskList /> : isPrefilled ? <AddWhatIsMissing /> : <FirstSteps />}
     </aside>
   );
 }
@@ -33,36 +34,24 @@ function FirstSteps(): ReactElement {
   );
 }
 
-/** Only the rows in sight exist, so that two thousand masks scroll as easily as ten. */
-function MaskList(): ReactElement {
-  const [masks] = useLabel((state) => state.masks);
-  const [top, setTop] = useState(0);
-  const newestFirst = useMemo(() => masks.toReversed(), [masks]);
-  const list = useRef<HTMLDivElement>(null);
-  const [selectedId] = useLabel((state) => state.selectedId);
-  useEffect(() => {
-    const index = newestFirst.findIndex((mask) => mask.localId === selectedId);
-    if (list.current && index >= 0) bringIntoView(list.current, index * ROW_PX);
-  }, [selectedId, newestFirst]);
-  const first = Math.max(Math.floor(top / ROW_PX) - OVERSCAN_ROWS, 0);
-  const last = Math.min(Math.ceil((top + window.innerHeight) / ROW_PX) + OVERSCAN_ROWS, newestFirst.length);
+function AddWhatIsMissing(): ReactElement {
   return (
-    <div className="mask-list" role="listbox" aria-label="Accepted masks" tabIndex={0}
-      ref={list}
-      onScroll={(event) => setTop(event.currentTarget.scrollTop)}>
-      <div className="mask-rows" style={{ height: newestFirst.length * ROW_PX }}>
-        {newestFirst.slice(first, last).map((mask, i) => (
-          <MaskRow key={mask.localId} mask={mask} number={newestFirst.length - first - i} top={(first + i) * ROW_PX} />
-        ))}
-      </div>
-    </div>
+    <ol className="first-steps">
+      <li><b>Reject</b> what is wrong: <kbd>.</kbd> steps through, <kbd>Del</kbd> rejects.</li>
+      <li><b>Correct</b> what is nearly right: select it, then click.</li>
+      <li><b>Add</b> what is missing: click it, <kbd>N</kbd> accepts. Submit keeps the rest.</li>
+    </ol>
   );
 }
 
-function bringIntoView(list: HTMLElement, rowTop: number): void {
-  const { scrollTop, clientHeight } = list;
-  if (rowTop < scrollTop) list.scrollTop = rowTop;
-  else if (rowTop + ROW_PX > scrollTop + clientHeight) list.scrollTop = rowTop + ROW_PX - clientHeight;
+function MaskList(): ReactElement {
+  const [masks] = useLabel((state) => state.masks);
+  const newestFirst = useMemo(() => masks.toReversed(), [masks]);
+  return (
+    <RowList label="Accepted masks" rows={newestFirst}>
+      {(mask, index, top) => <MaskRow key={mask.localId} mask={mask} number={newestFirst.length - index} top={top} />}
+    </RowList>
+  );
 }
 
 function MaskRow({ mask, number, top }: { mask: LocalMask; number: number; top: number }): ReactElement {

@@ -3,6 +3,8 @@ import type { ReactElement, ReactNode } from "react";
 
 import type { Progress } from "../api/types";
 import { JobPanel } from "./JobPanel";
+import { SchedulePanel } from "./SchedulePanel";
+import { StagePanel } from "./StagePanel";
 import { VersionCharts } from "./VersionCharts";
 import { VersionTable } from "./VersionTable";
 import { api } from "./account";
@@ -39,12 +41,14 @@ function Report({ progress }: { progress: Progress }): ReactElement {
     <>
       {progress.note && <p className="note"><Icon name="warn" size={16} />{progress.note}</p>}
       <Tiles progress={progress} />
+      <StagePanel rows={progress.by_stage} openStage={progress.stage} />
       <section className="card">
         <h2>Model versions</h2>
         <VersionCharts rows={progress.by_model_version} />
         <VersionTable rows={progress.by_model_version} />
         <HeldOut progress={progress} />
       </section>
+      <SchedulePanel dataset={progress.dataset} />
       <JobPanel progress={progress} />
     </>
   );

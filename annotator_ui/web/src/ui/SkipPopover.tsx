@@ -11,10 +11,10 @@ export function SkipPopover(): ReactElement {
     <div className="anchor">
       <button type="button" className="button" disabled={!isReady} aria-expanded={isOpen} aria-haspopup="dialog"
         title="Skip the image, with a reason (S)" onPointerDown={(event) => event.preventDefault()}
-        onClick={() => session.toggleSkip()}>
+        onClick={() => session.panels.toggleSkip()}>
         Skip
       </button>
-      {isOpen && <Reasons onChoose={(reason) => void session.skip(reason)} onClose={() => session.toggleSkip(false)} />}
+      {isOpen && <Reasons onChoose={(reason) => void session.skip(reason)} onClose={() => session.panels.toggleSkip(false)} />}
     </div>
   );
 }

@@ -1,5 +1,6 @@
 import type { ReactElement } from "react";
 
+import { sayCounts } from "../core/review";
 import { saveStateOf } from "../core/store";
 import { useLabel } from "./label_context";
 
@@ -9,6 +10,7 @@ export function StatusLine(): ReactElement {
       <Zoom />
       <Coordinates />
       <span className="grow" />
+      <Reviewed />
       <Model />
       <SaveState />
     </footer>
@@ -29,6 +31,12 @@ function Coordinates(): ReactElement {
   });
   const [size] = useLabel(({ image }) => (image ? `${image.width} × ${image.height}` : ""));
   return <><span className="muted">{size}</span><span className="coordinates">{text}</span></>;
+}
+
+/** What submitting makes of the prefilled masks. */
+function Reviewed(): ReactElement | null {
+  const [text] = useLabel((state) => sayCounts(state.proposals));
+  return text === null ? null : <span title="Prefilled masks when you submit" data-testid="reviewed">{text}</span>;
 }
 
 function Model(): ReactElement {

@@ -4,18 +4,19 @@ import { ActionButton } from "./ActionButton";
 import { Icon, Logo } from "./icons";
 import { sayKey } from "./keys";
 import { useLabel } from "./label_context";
-import { formatNumber, sayStage } from "./parts";
+import { formatNumber } from "./parts";
 import { Link } from "./router";
 import { SkipPopover } from "./SkipPopover";
+import { StageGuide } from "./StageGuide";
 
 export function TopBar(): ReactElement {
-  const [dataset, session] = useLabel((state) => state.dataset);
+  const [, session] = useLabel(() => null);
   return (
     <header className="top-bar">
       <Link to={{ page: "datasets" }} className="brand" aria-label="All datasets" title="All datasets"><Logo /></Link>
       <div className="top-title">
         <strong>{session.datasetName}</strong>
-        <span className="badge badge-on">{sayStage(dataset?.open_stage ?? null)}</span>
+        <StageGuide />
         <Position />
       </div>
       <div className="row top-middle">

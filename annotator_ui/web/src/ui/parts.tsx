@@ -55,6 +55,12 @@ export function formatNumber(value: number | null | undefined, digits = 0): stri
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+/** A share from 0 to 1 in percent. */
+export function formatPercent(share: number | null): string {
+  return share === null ? "–" : `${formatNumber(100 * share)} %`;
+}
+
 export function sayStage(stage: string | null): string {
-  return stage === null ? "no stage open" : stage.replaceAll("_", " ");
+  if (stage === null) return "no stage open";
+  return stage === "semi_automatic" ? "semi-automatic" : stage.replaceAll("_", " ");
 }

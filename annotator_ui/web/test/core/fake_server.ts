@@ -1,6 +1,6 @@
 import { ApiClient, type ApiError, NetworkError } from "../../src/api/client";
 import type {
-  AcceptBody, Assignment, DatasetDetail, Mask, NextAssignment, Prediction, Prompt,
+  AcceptBody, Assignment, DatasetDetail, Mask, NextAssignment, Prediction, Prompt, Proposal, ReviewBody,
 } from "../../src/api/types";
 
 const SEGMENTATION = { size: [2, 2] as [number, number], counts: "022" };
@@ -12,6 +12,9 @@ export class FakeServer extends ApiClient {
   readonly bodies: AcceptBody[] = [];
   readonly predictions: { prompts: Prompt[]; chosen: number[] }[] = [];
   readonly submitted: number[] = [];
+  readonly reviews: ReviewBody[] = [];
+  /** What the next assignments have drawn beforehand. */
+  proposals: Proposal[] = [];
   isAway = false;
   refusal: ApiError | null = null;
   private readonly gone = new Map<number, Mask>();
@@ -32,6 +35,7 @@ export class FakeServer extends ApiClient {
       id, stage: "assisted_manual", state: "open", lease_until: "", embedding_ready: true,
       image: { id, width: 40, height: 30, name: `${id}.png`, url: "" },
       model: { id: 9, name: "tiny", weights_sha256: "" }, masks: [...this.masks.values()], order: { position: id, total: 2 },
+      proposals: this.proposals, prefill: { threshold: 0.3, detector_version: "d1", false_prefill_rate: 0.2 },
     };
     return Promise.resolve({ assignment, reason: null });
   }
@@ -77,6 +81,10 @@ export class FakeServer extends ApiClient {
       if (!mask) throw new Error(`mask ${maskId} was not deleted`);
       return this.keep({ ...mask, id: this.nextId++ });
     });
+  }
+
+  override reviewProposals(_: number, body: ReviewBody): Promise<void> {
+    return this.act(body.act, () => void this.reviews.push(body));
   }
 
   override submit(id: number): Promise<{ state: string }> {

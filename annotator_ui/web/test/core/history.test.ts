@@ -9,11 +9,11 @@ const POINT = { kind: "point", x: 3, y: 4, label: 1 } as const;
 function mask(localId: string): LocalMask {
   return {
     localId, segmentation: { size: [2, 2], counts: "04" }, bbox: [0, 0, 2, 2], area: 4, colour: 0,
-    predictedIou: 0.9, stabilityScore: 0.9, categoryId: null, author: null, body: null,
+    predictedIou: 0.9, stabilityScore: 0.9, categoryId: null, author: null, proposalId: null, body: null,
   };
 }
 
-const EMPTY: Work = { draft: EMPTY_DRAFT, masks: [] };
+const EMPTY: Work = { draft: EMPTY_DRAFT, masks: [], proposals: [] };
 const DRAFT = { ...EMPTY_DRAFT, prompts: [POINT], picks: [2], activeMs: 4200 };
 
 test("undo and redo walk the log back and forth, and a new command forgets what was undone", () => {
@@ -28,10 +28,10 @@ test("undo and redo walk the log back and forth, and a new command forgets what 
 
 const COMMANDS: readonly (readonly [string, Work, Command])[] = [
   ["a prompt", EMPTY, { kind: "prompt", prompt: POINT }],
-  ["cycling", { draft: DRAFT, masks: [] }, { kind: "cycle", from: 2, to: 0 }],
-  ["clearing", { draft: DRAFT, masks: [] }, { kind: "clear", draft: DRAFT }],
-  ["accepting", { draft: DRAFT, masks: [mask("a")] }, { kind: "accept", mask: mask("b"), draft: DRAFT }],
-  ["deleting", { draft: EMPTY_DRAFT, masks: [mask("a"), mask("b"), mask("c")] },
+  ["cycling", { draft: DRAFT, masks: [], proposals: [] }, { kind: "cycle", from: 2, to: 0 }],
+  ["clearing", { draft: DRAFT, masks: [], proposals: [] }, { kind: "clear", draft: DRAFT }],
+  ["accepting", { draft: DRAFT, masks: [mask("a")], proposals: [] }, { kind: "accept", mask: mask("b"), draft: DRAFT }],
+  ["deleting", { draft: EMPTY_DRAFT, masks: [mask("a"), mask("b"), mask("c")], proposals: [] },
     { kind: "delete", mask: mask("b"), index: 1 }],
 ];
 
@@ -42,16 +42,16 @@ test.each(COMMANDS)("undoing %s restores what was, and counts one undo", (_, bef
 
 test("undoing an acceptance deletes on the server, redoing it restores", () => {
   const accept: Command = { kind: "accept", mask: mask("a"), draft: DRAFT };
-  const done = apply({ draft: DRAFT, masks: [] }, accept, false);
-  expect(done.act?.kind).toBe("accept");
+  const done = apply({ draft: DRAFT, masks: [], proposals: [] }, accept, false);
+  expect(done.acts[0]?.kind).toBe("accept");
   expect(done.work.draft).toBe(EMPTY_DRAFT);
   const undone = revert(done.work, accept);
-  expect(undone.act?.kind).toBe("delete");
+  expect(undone.acts[0]?.kind).toBe("delete");
   expect(undone.work.draft.prompts).toEqual([POINT]);
-  expect(apply(undone.work, accept, true).act?.kind).toBe("restore");
+  expect(apply(undone.work, accept, true).acts[0]?.kind).toBe("restore");
 });
 
 test("undoing a deletion restores on the server", () => {
   const command: Command = { kind: "delete", mask: mask("a"), index: 0 };
-  expect(revert(apply({ draft: EMPTY_DRAFT, masks: [mask("a")] }, command, false).work, command).act?.kind).toBe("restore");
+  expect(revert(apply({ draft: EMPTY_DRAFT, masks: [mask("a")], proposals: [] }, command, false).work, command).acts[0]?.kind).toBe("restore");
 });

@@ -3,7 +3,9 @@ import { bitmapFor, outlineFor } from "../bitmaps";
 import { type ImagePoint, type Rect, type View, fromPixelCentres, imagePoint, toScreen } from "../geometry";
 import { BACKGROUND, CANDIDATE, FOREGROUND, css, maskColour } from "../palette";
 import type { LabelState } from "../store";
+import { selectedProposal } from "../selection";
 import { strokeOutline, tint } from "./mask_layer";
+import { drawSelectedProposal } from "./prefilled_layer";
 
 const POINT_RADIUS_PX = 7;
 
@@ -16,6 +18,8 @@ export function drawLive(context: CanvasRenderingContext2D, state: LabelState, d
     strokeOutline(context, outline, state.view, "#fff", 3);
     strokeOutline(context, outline, state.view, css(maskColour(selected.colour)), 1.5);
   }
+  const proposal = selectedProposal(state);
+  if (proposal && !state.areMasksHidden) drawSelectedProposal(context, state.view, proposal);
   if (state.shown) drawCandidate(context, state, state.shown.candidate);
   for (const prompt of state.draft.prompts) drawPrompt(context, state.view, prompt);
   if (drag) drawBox(context, state.view, imagePoint(drag.x, drag.y), imagePoint(drag.x + drag.w, drag.y + drag.h));

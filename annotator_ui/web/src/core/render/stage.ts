@@ -1,16 +1,19 @@
 /**
- * Three canvases, one above the other, by how often they change: the picture, the accepted masks, and what the person
- * is doing right now. Each is redrawn only when something it shows has changed, at most once a frame.
+ * Four canvases, one above the other, by how often they change: the picture, the prefilled masks, the accepted masks,
+ * and what the person is doing right now. Each is redrawn only when something it shows has changed, at most once a frame.
  */
 import type { LabelState } from "../store";
+import { objectsOf } from "../selection";
 import type { LabelSession } from "../session";
 import { type Rect, type Size, fitRect, grow, keepInSight, panBy, screenPoint, toImage, zoomAt } from "../geometry";
 import { drawImage } from "./image_layer";
 import { drawLive } from "./live_layer";
 import { MaskLayer } from "./mask_layer";
+import { drawPrefilled } from "./prefilled_layer";
 
 export interface Layers {
   readonly image: HTMLCanvasElement;
+  readonly prefilled: HTMLCanvasElement;
   readonly masks: HTMLCanvasElement;
   readonly live: HTMLCanvasElement;
 }
@@ -20,8 +23,9 @@ type LayerName = keyof Layers;
 /** Which layer shows which part of the state. */
 const SHOWN_BY: Readonly<Record<LayerName, readonly (keyof LabelState)[]>> = {
   image: ["image", "view"],
+  prefilled: ["proposals", "cutoff", "draft", "shown", "view", "areMasksHidden", "opacity", "selectedId", "image"],
   masks: ["masks", "view", "areMasksHidden", "opacity", "selectedId", "image"],
-  live: ["shown", "draft", "view", "image", "masks", "selectedId", "areMasksHidden", "opacity", "isPredicting"],
+  live: ["shown", "draft", "view", "image", "masks", "proposals", "selectedId", "areMasksHidden", "opacity", "isPredicting"],
 };
 
 export class Stage {
@@ -59,8 +63,9 @@ export class Stage {
 
   /** Bring the selected mask, or the one being made, close; with neither, the whole image. */
   zoomToObject(): void {
-    const { masks, selectedId, shown } = this.session.store.getState();
-    const box = masks.find((mask) => mask.localId === selectedId)?.bbox ?? shown?.candidate.bbox;
+    const state = this.session.store.getState();
+    const selected = objectsOf(state).find((one) => one.localId === state.selectedId);
+    const box = selected?.bbox ?? state.shown?.candidate.bbox;
     if (!box || box[2] === 0) return this.fit();
     const rect = { x: box[0], y: box[1], w: box[2], h: box[3] };
     const view = fitRect(grow(rect, 0.3 * Math.max(rect.w, rect.h)), this.size);
@@ -110,7 +115,7 @@ export class Stage {
       canvas.height = Math.round(this.size.height * ratio);
     }
     if (this.session.store.getState().isFitted) this.fit();
-    this.redraw("image", "masks", "live");
+    this.redraw("image", "prefilled", "masks", "live");
   }
 
   private redraw(...names: LayerName[]): void {
@@ -130,6 +135,7 @@ export class Stage {
       if (!state.image) continue;
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       if (name === "image") drawImage(context, state.image, state.view);
+      if (name === "prefilled") drawPrefilled(context, state);
       if (name === "masks") this.maskLayer.draw(context, state);
       if (name === "live") drawLive(context, state, this.drag);
     }
