@@ -6,11 +6,12 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim-bookworm
-# Where torch comes from: the CPU build. For CUDA give https://pypi.org/simple, whose Linux x86-64 wheel holds CUDA.
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Where torch comes from. Empty: pip's default, which on Linux x86-64 holds CUDA and is large; for the small CPU build
+# give the package index that torch's web site names.
+ARG TORCH_INDEX_URL=
 COPY constraints.txt /tmp/constraints.txt
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' /tmp/constraints.txt)" \
+RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' /tmp/constraints.txt)" \
     && pip install --no-cache-dir -c /tmp/constraints.txt "$(ls /wheels/*.whl)[s3]" \
     && rm -r /wheels /tmp/constraints.txt
 RUN groupadd --gid 10001 maskloop \
