@@ -1,6 +1,11 @@
-"""Model versions for people: `models list|evaluate|promote`."""
+"""Model versions for people: `models list|evaluate|promote|rollback`."""
 
-from typing import Annotated
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,7 +13,10 @@ from engine.cli.dataset import VERSION_COLUMNS
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
 from engine.cli.showing import print_facts, print_json, print_rows, say
-from engine.errors import Refused
+from engine.errors import Conflict, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from engine.store.session import Workspace
 
 models = typer.Typer(no_args_is_help=True, help="See, measure and switch model versions.")
 
@@ -96,3 +104,50 @@ def promote_model(
             raise Refused(f"{version} did not pass the gate ({why}): --anyway lets it serve all the same")
         commit(workspace, promote.activate(Work.inline(workspace), model_version_id=chosen.id))
     print_json({"active": version}) if as_json else print(f"{version} serves new images of {meant.name}")
+
+
+@models.command("rollback")
+def roll_back_model(
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="One that served; else the one before this.")
+    ] = None,
+    dataset: DatasetName = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an earlier version serve again, once the next images are prepared for it; leases keep theirs."""
+    from engine.pipeline import promote
+    from engine.store.model_versions import ActiveModel
+
+    with opened(home) as workspace:
+        with workspace.write() as session:
+            meant = dataset_meant(session, dataset)
+            target = promote.roll_back(session, meant.id, to)
+        say(f"going back to {target.name}: the next images are prepared for it first")
+        _until_back(workspace, meant.id)
+        with workspace.read() as session:
+            serving = session.get_one(ActiveModel, meant.id).model_version_id
+        if serving != target.id:
+            raise Conflict("another version was switched to meanwhile: see `maskloop models list`")
+    print_json({"active": target.name}) if as_json else print(f"{target.name} serves {meant.name} again")
+
+
+def _until_back(workspace: Workspace, dataset_id: int) -> None:
+    """Does the roll-back's jobs here, together with any worker there is; Unavailable when one of them failed
+    and none is left."""
+    from engine.pipeline import loop, promote
+    from engine.store.runner import run_job
+
+    name = f"{socket.gethostname()}-{os.getpid()}-rollback"
+    while True:
+        with workspace.write() as session:
+            loop.due(session, workspace.settings)
+            jobs = promote.roll_back_jobs(session, dataset_id)
+        if not jobs:
+            return
+        open_ones = [job for job in jobs if job.state in ("queued", "running")]
+        if not open_ones and (failed := [job for job in jobs if job.state in ("failed", "cancelled")]):
+            raise Unavailable(f"not gone back: job {failed[-1].id} {failed[-1].state}, {failed[-1].reason}")
+        states = {run_job(workspace, job.id, loop.arrow, name) for job in open_ones}
+        if states & {"queued", "running"}:
+            time.sleep(workspace.settings.worker.tick_s)

@@ -3,27 +3,32 @@
 import hashlib
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
 from engine.errors import Conflict
 from engine.pipeline.loop_ask import ask_for
 from engine.pipeline.loop_images import embed_next
+from engine.pipeline.loop_stages import warm_stage
 from engine.pipeline.stages import stage_of
 from engine.store.datasets import Dataset
+from engine.store.embeddings import Embedding
 from engine.store.evaluations import Evaluation
 from engine.store.events import Event
 from engine.store.images import Image
 from engine.store.jobs import Job, retry
 from engine.store.masks import Mask, current_masks
-from engine.store.model_versions import ActiveModel, Decision, ModelVersion
+from engine.store.model_versions import ActiveModel, Decision, ModelVersion, roll_back_asked
+from engine.store.schedules import Schedule
 from engine.store.snapshots import Snapshot, SnapshotMask
 
 
 def start_round(session: Session, settings: Settings, dataset_id: int) -> int:
     """Asks for a training round now, whatever the counters say; its number. Conflict while one runs."""
-    if _round_in_progress(session, dataset_id):
+    # Of two who ask at once the second waits here, then sees the first one's round.
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update(key_share=True))
+    if round_in_progress(session, dataset_id):
         raise Conflict("a training round is in progress: `maskloop jobs list` shows it")
     number = _next_number(session, dataset_id)
     key = f"{dataset_id}:{number}"
@@ -36,7 +41,7 @@ def start_round(session: Session, settings: Settings, dataset_id: int) -> int:
 
 def new_masks(session: Session, dataset_id: int) -> int:
     """Masks a person made on training images that no training round has seen."""
-    last = _last_training(session, dataset_id)
+    last = last_training(session, dataset_id)
     count = _human_masks(dataset_id, "train")
     if last is not None:
         count = count.where(
@@ -62,8 +67,12 @@ def _human_masks(dataset_id: int, split: str) -> Any:
 
 
 def continue_round(session: Session, settings: Settings, dataset: Dataset, active: ActiveModel) -> int:
-    """The next step of the dataset's round, if one is due."""
-    training = _last_training(session, dataset.id)
+    """The next step of the dataset's round, if one is due; a roll-back goes before it."""
+    asked = roll_back_asked(session, dataset.id)
+    if asked is not None and asked.subject_id is not None:
+        key = f"{asked.subject_id}:{active.model_version_id}:{asked.id}"
+        return _warm_and_switch(session, settings, dataset, asked.subject_id, active, "rollback", key)
+    training = last_training(session, dataset.id)
     candidate = _candidate_of(session, training)
     if training is not None and candidate is None and not _has_ended(session, f"train:{training.id}"):
         arguments = {"snapshot_id": training.id, "parent_id": active.model_version_id}
@@ -75,7 +84,7 @@ def continue_round(session: Session, settings: Settings, dataset: Dataset, activ
 
 def _begin_round(session: Session, settings: Settings, dataset: Dataset) -> int:
     stage = stage_of(settings, dataset)
-    if stage is None or not stage.retrain_after_new_masks:
+    if stage is None or not stage.retrain_after_new_masks or _has_schedule(session, dataset):
         return 0
     if new_masks(session, dataset.id) < stage.retrain_after_new_masks:
         return 0
@@ -84,6 +93,11 @@ def _begin_round(session: Session, settings: Settings, dataset: Dataset) -> int:
     number = _next_number(session, dataset.id)
     arguments = {"dataset_id": dataset.id, "number": number}
     return ask_for(session, settings, "snapshot", dataset.id, arguments, f"{dataset.id}:{number}")
+
+
+def _has_schedule(session: Session, dataset: Dataset) -> bool:
+    live = (Schedule.dataset_id == dataset.id) & Schedule.removed_at.is_(None)
+    return session.scalar(select(Schedule.id).where(live).limit(1)) is not None
 
 
 def _judge(
@@ -102,7 +116,8 @@ def _judge(
     ).one()
     decision = session.scalar(select(Decision).where(Decision.model_version_id == candidate.id))
     if decision is not None:
-        return _warm_and_activate(session, settings, dataset, candidate, active)
+        key = f"{candidate.id}:{active.model_version_id}"
+        return _warm_and_switch(session, settings, dataset, candidate.id, active, "activate", key)
     pair = (candidate.id, active.model_version_id)
     judged = select(Evaluation.model_version_id).where(
         Evaluation.snapshot_id == gate.id, Evaluation.model_version_id.in_(pair)
@@ -121,24 +136,38 @@ def _judge(
     )
 
 
-def _warm_and_activate(
-    session: Session, settings: Settings, dataset: Dataset, candidate: ModelVersion, active: ActiveModel
+def _warm_and_switch(
+    session: Session,
+    settings: Settings,
+    dataset: Dataset,
+    version_id: int,
+    active: ActiveModel,
+    kind: str,
+    key: str,
 ) -> int:
-    """A promoted version serves once the next images are embedded, so nobody waits for the switch."""
+    """A version serves once the next images are embedded by it, so nobody waits for the switch."""
     if dataset.open_stage is not None:
-        n_asked = embed_next(session, settings, dataset, candidate.id, "warm")
-        if n_asked or _embedding_now(session, candidate.id):
+        n_asked = embed_next(session, settings, dataset, version_id, "warm")
+        n_asked += warm_stage(session, settings, dataset, version_id)
+        if n_asked or _embedding_now(session, version_id) or _embeds_nothing(session, version_id):
             return n_asked
-    arguments = {"model_version_id": candidate.id, "expected_id": active.model_version_id}
-    return ask_for(
-        session, settings, "activate", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}"
-    )
+    arguments = {"model_version_id": version_id, "expected_id": active.model_version_id}
+    return ask_for(session, settings, kind, dataset.id, arguments, key)
 
 
 def _embedding_now(session: Session, version_id: int) -> bool:
+    """Whether embeddings, or a detector and its proposals, are being made; their keys end in the version."""
     waiting = Job.state.in_(("queued", "running"))
-    mine = (Job.kind == "embed") & Job.unique_key.like(f"embed:%:{version_id}")
+    mine = Job.kind.in_(("embed", "train-detector", "propose")) & Job.unique_key.like(f"%:{version_id}")
     return session.scalar(select(Job.id).where(waiting, mine).limit(1)) is not None
+
+
+def _embeds_nothing(session: Session, version_id: int) -> bool:
+    """Every embedding it was asked for failed: people would be handed nothing. Its failed jobs say why."""
+    if session.scalar(select(Embedding.id).where(Embedding.model_version_id == version_id).limit(1)):
+        return False
+    mine = (Job.kind == "embed") & Job.unique_key.like(f"embed:%:{version_id}")
+    return session.scalar(select(Job.id).where(mine, Job.state == "failed").limit(1)) is not None
 
 
 def _protocol_key(settings: Settings) -> str:
@@ -147,7 +176,21 @@ def _protocol_key(settings: Settings) -> str:
     return hashlib.sha256(written.encode()).hexdigest()[:12]
 
 
-def _last_training(session: Session, dataset_id: int) -> Snapshot | None:
+def jobs_of_round(session: Session, dataset_id: int, number: int | str) -> list[Job]:
+    """The round's jobs as far as they were asked: snapshot, training, evaluations, decision, switch."""
+    named = select(Snapshot).where(Snapshot.dataset_id == dataset_id)
+    training = session.scalar(named.where(Snapshot.name == f"round-{number}"))
+    gate = session.scalar(named.where(Snapshot.name == f"round-{number}-held-out"))
+    candidate = _candidate_of(session, training)
+    keys = [Job.unique_key == f"snapshot:{dataset_id}:{number}"]
+    keys += [] if training is None else [Job.unique_key == f"train:{training.id}"]
+    keys += [] if gate is None else [Job.unique_key.like(f"evaluate:%:{gate.id}:%")]
+    if candidate is not None:
+        keys += [Job.unique_key.startswith(f"{kind}:{candidate.id}:") for kind in ("promote", "activate")]
+    return list(session.scalars(select(Job).where(or_(*keys)).order_by(Job.id)))
+
+
+def last_training(session: Session, dataset_id: int) -> Snapshot | None:
     """The training snapshot of the last round; those a person took by hand start none."""
     rounds = (
         (Snapshot.dataset_id == dataset_id) & (Snapshot.kind == "training") & Snapshot.name.like("round-%")
@@ -187,14 +230,14 @@ def _has_ended(session: Session, unique_key: str) -> bool:
     return session.scalar(select(Job.id).where(Job.unique_key == unique_key, ended)) is not None
 
 
-def _round_in_progress(session: Session, dataset_id: int) -> bool:
+def round_in_progress(session: Session, dataset_id: int) -> bool:
     """Whether a step of the round runs or is still to be asked; a failed step ends it for a new one."""
     steps = (Job.dataset_id == dataset_id) & Job.kind.in_(
         ("snapshot", "train", "evaluate", "promote", "activate")
     )
     if session.scalar(select(Job.id).where(steps, Job.state.in_(("queued", "running"))).limit(1)) is not None:
         return True
-    training, active = _last_training(session, dataset_id), session.get(ActiveModel, dataset_id)
+    training, active = last_training(session, dataset_id), session.get(ActiveModel, dataset_id)
     if training is None or active is None:
         return False
     candidate = _candidate_of(session, training)

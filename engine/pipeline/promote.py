@@ -7,11 +7,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict, NotFound, Refused
 from engine.store.base import utc_now
 from engine.store.evaluations import Evaluation
 from engine.store.events import record_event
-from engine.store.model_versions import ActiveModel, Decision, ModelVersion
+from engine.store.jobs import Job
+from engine.store.model_versions import (
+    ActiveModel,
+    Decision,
+    ModelVersion,
+    formerly_active,
+    roll_back_asked,
+    served_before,
+)
 from engine.store.runner import Work, Write
 
 # Rounding alone moves a repeated run far less; an unchanged model gains exactly 0.
@@ -88,6 +96,9 @@ def activate(work: Work, *, model_version_id: int, expected_id: int | None = Non
         before = active.model_version_id
         if expected_id is not None and before != expected_id:
             raise Conflict(f"model version {before} became active meanwhile; evaluate against it")
+        asked = roll_back_asked(session, version.dataset_id)
+        if expected_id is not None and asked is not None and asked.subject_id != version.id:
+            raise Conflict(f"the dataset is going back to model version {asked.subject_id}: nothing switched")
         active.model_version_id, active.activated_at = version.id, utc_now()
         record_event(
             session, "model.activated", dataset_id=version.dataset_id, subject_id=version.id, before=before
@@ -95,6 +106,43 @@ def activate(work: Work, *, model_version_id: int, expected_id: int | None = Non
         return {"active": version.name}
 
     return write
+
+
+def roll_back(
+    session: Session, dataset_id: int, name: str | None = None, actor_id: int | None = None
+) -> ModelVersion:
+    """Writes down that the version that served before, or the one named, is to serve again; returns it.
+
+    The loop embeds the next images with it and then switches; asking twice changes nothing. Conflict when
+    there is none to go back to or it serves already, Refused for one that never served.
+    """
+    # The lock: whoever switches or collects now is seen, whoever does later sees this wish.
+    active = session.get(ActiveModel, dataset_id, with_for_update=True)
+    line = served_before(session, dataset_id)
+    if active is None or (name is None and not line):
+        raise Conflict("no version served before this one: `--to NAME` goes to one that `models list` shows")
+    target = session.get_one(ModelVersion, line[-1]) if not name else version_named(session, dataset_id, name)
+    if target.id == active.model_version_id:
+        raise Conflict(f"{target.name} serves already")
+    if target.id not in formerly_active(session, dataset_id):
+        raise Refused(f"{target.name} never served: `maskloop models promote {target.name}` lets it")
+    asked = roll_back_asked(session, dataset_id)
+    if asked is None or asked.subject_id != target.id:
+        whence = {"dataset_id": dataset_id, "actor_id": actor_id, "before": active.model_version_id}
+        record_event(session, "model.rollback", subject_id=target.id, **whence)
+    return target
+
+
+def roll_back_jobs(session: Session, dataset_id: int) -> list[Job]:
+    """What is done so that the version gone back to can serve: its embeddings, then the switch; [] once it
+    serves, or when nobody asked."""
+    asked = roll_back_asked(session, dataset_id)
+    if asked is None:
+        return []
+    embeds = (Job.kind == "embed") & Job.unique_key.like(f"embed:%:{asked.subject_id}")
+    switch = (Job.kind == "rollback") & Job.unique_key.endswith(f":{asked.id}")
+    here = (Job.dataset_id == dataset_id) & (embeds | switch)
+    return list(session.scalars(select(Job).where(here).order_by(Job.id)))
 
 
 def version_named(session: Session, dataset_id: int, name: str) -> ModelVersion:

@@ -7,8 +7,10 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -17,6 +19,17 @@ from fsspec.implementations.local import LocalFileSystem
 from engine.errors import BadInput, NotFound, Unavailable
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+# Bytes stored again within this time are not sent to an object store once more.
+_SENT_LATELY_S = 600.0
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it lies below the store's root: a blob under its digest, or a draft left by a crash."""
+
+    name: str
+    path: str
+    n_bytes: int
 
 
 class BlobStore:
@@ -33,13 +46,14 @@ class BlobStore:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     def put(self, content: bytes) -> str:
-        """Stores `content` and returns its SHA-256 as hex; bytes that are there already are left alone.
+        """Stores `content` and returns its SHA-256 as hex. Bytes that are there already only become young
+        again, so that nobody collects them before the row that will name them is there.
 
         Raises Unavailable when the disk is full, read-only or away; then nothing half-written has the name.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         with _sentences(self.url):
-            if self._size_or_none(sha256) == len(content):
+            if self._size_or_none(sha256) == len(content) and self._renew(self._path(sha256)):
                 return sha256
             if self._is_local:
                 _write_whole(Path(self._path(sha256)), content)
@@ -83,6 +97,45 @@ class BlobStore:
                 return False
         return True
 
+    def files(self) -> Iterator[StoredFile]:
+        """Every file below the root, one folder of the first two digits after the other."""
+        with _sentences(self.url):
+            if not self._files.exists(self._root):
+                return
+            for folder in sorted(self._files.ls(self._root, detail=False)):
+                # A listing may be remembered by the file system; this one has to be of now.
+                self._files.invalidate_cache(folder)
+                for path, known in self._files.find(folder, detail=True).items():
+                    yield StoredFile(path.rpartition("/")[2], path, int(known["size"]))
+
+    def is_untouched(self, path: str, for_s: float) -> bool:
+        """Whether the file at a `StoredFile.path` was neither stored nor put again for `for_s` seconds."""
+        with _sentences(self.url):
+            try:
+                return self._age_s(path) >= for_s
+            except FileNotFoundError:
+                return False
+
+    def delete_untouched(self, path: str, for_s: float) -> bool:
+        """Removes the file at a `StoredFile.path` if it `is_untouched`; whether it did.
+
+        Safe against a `put` of the same bytes at the same moment in a local folder. An object store knows no
+        rename: there, bytes that are put within the milliseconds between look and removal, after nobody had
+        named them for `for_s` seconds, are lost; `maskloop doctor` would name them.
+        """
+        if not self.is_untouched(path, for_s):
+            return False
+        with _sentences(self.url):
+            try:
+                if self._is_local:
+                    return _unlink_untouched(Path(path), for_s)
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                return False
+        if self._cache is not None:
+            (self._cache / path.rpartition("/")[2]).unlink(missing_ok=True)
+        return True
+
     def local_path(self, sha256: str) -> Path:
         """A path that torch, onnxruntime or safetensors can map; remote bytes are copied once, verified.
 
@@ -105,6 +158,19 @@ class BlobStore:
             raise BadInput(f"{sha256[:80]!r} is no SHA-256 digest")
         return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
+    def _renew(self, path: str) -> bool:
+        """Makes a blob that is there young; False when it has to be written, since it went or cannot be."""
+        try:
+            if self._is_local:
+                os.utime(path)
+                return True
+            return self._age_s(path) < _SENT_LATELY_S
+        except FileNotFoundError:
+            return False
+
+    def _age_s(self, path: str) -> float:
+        return time.time() - float(self._files.modified(path).timestamp())
+
     def _size_or_none(self, sha256: str) -> int | None:
         try:
             return int(self._files.info(self._path(sha256))["size"])
@@ -126,6 +192,18 @@ def _write_whole(path: Path, content: bytes) -> None:
     finally:
         draft.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _unlink_untouched(path: Path, for_s: float) -> bool:
+    """A put that made the file young before it went aside is seen there, and the file comes back; a put that
+    comes later finds nothing and writes."""
+    aside = path.with_name(f".{path.name}.aside")
+    os.rename(path, aside)
+    if time.time() - aside.stat().st_mtime < for_s:
+        os.replace(aside, path)
+        return False
+    aside.unlink()
+    return True
 
 
 def _make_folder(folder: Path) -> None:

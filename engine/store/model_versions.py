@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import CheckConstraint, ForeignKey, Select, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from engine.store.base import Base, RowId, Sha256, utc_now
+from engine.store.events import Event
 
 
 class ModelVersion(Base):
@@ -53,3 +54,36 @@ class ActiveModel(Base):
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     activated_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+def served_before(session: Session, dataset_id: int) -> list[int]:
+    """The versions that led to the active one, oldest first; going back forgets what had come after."""
+    line: list[int] = []
+    for event in session.scalars(_events(dataset_id, "model.activated").order_by(Event.id)):
+        assert event.subject_id is not None
+        line = line or [event.payload["before"]]
+        if event.subject_id in line:
+            del line[line.index(event.subject_id) :]
+        line.append(event.subject_id)
+    return line[:-1]
+
+
+def formerly_active(session: Session, dataset_id: int) -> list[int]:
+    """Every version that ever served and does not now, the one that was left last first."""
+    active = session.get(ActiveModel, dataset_id)
+    latest_first = session.scalars(_events(dataset_id, "model.activated").order_by(Event.id.desc()))
+    left = dict.fromkeys(event.payload["before"] for event in latest_first)
+    return [id for id in left if active is None or id != active.model_version_id]
+
+
+def roll_back_asked(session: Session, dataset_id: int) -> Event | None:
+    """The wish of a person to go back to the version `subject_id`, until any version was activated since."""
+    asked = session.scalar(_events(dataset_id, "model.rollback").order_by(Event.id.desc()).limit(1))
+    if asked is None:
+        return None
+    since = _events(dataset_id, "model.activated").where(Event.id > asked.id).limit(1)
+    return None if session.scalar(since) is not None else asked
+
+
+def _events(dataset_id: int, kind: str) -> Select[Event]:
+    return select(Event).where(Event.dataset_id == dataset_id, Event.kind == kind)

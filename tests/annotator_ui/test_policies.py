@@ -12,7 +12,11 @@ from annotator_ui.auth import EVERYBODY, policy, policy_of, public, require_poli
 Browsers = Callable[..., Any]
 PUBLIC = {"/", "/sign-in", "/label/<printable:name>", "/progress/<printable:name>", "/static/<path:name>"}
 PUBLIC |= {"/healthz", "/readyz", "/api/v1/sign-in", "/api/v1/sign-in-link"}
-RUNNING = {"/api/v1/jobs/<row:job_id>/retry"}
+# For monitoring programs, not for people: tests/annotator_ui/test_metrics.py.
+MONITORED = {"/metrics"}
+AFAR = {"REMOTE_ADDR": "192.0.2.7"}
+RUNNING = {("POST", "/api/v1/jobs/<row:job_id>/retry"), ("DELETE", "/api/v1/schedules/<row:schedule_id>")}
+RUNNING |= {("POST", "/api/v1/datasets/<printable:name>/schedules")}
 ANNOTATING = "/assignments"
 SOMEBODY = {"ann": "annotator", "rev": "reviewer", "res": "researcher", "adm": "admin"}
 
@@ -29,27 +33,30 @@ def routes(app: APIFlask) -> list[tuple[str, str, str]]:
 def filled(rule: str) -> str:
     """An address of the rule; its ids are of nothing."""
     parts = rule.replace("<printable:name>", "cells").replace("<path:name>", "nothing.js")
-    for name in ("assignment_id", "image_id", "job_id"):
+    for name in ("assignment_id", "image_id", "job_id", "schedule_id"):
         parts = parts.replace(f"<row:{name}>", "999")
     return parts
 
 
-def expected_roles(rule: str) -> frozenset[str] | None:
+def expected_roles(method: str, rule: str) -> frozenset[str] | None:
     if rule in PUBLIC:
         return None
-    if rule in RUNNING:
+    if rule in MONITORED:
+        return frozenset({"monitor"})
+    if (method, rule) in RUNNING:
         return frozenset({"researcher", "admin"})
     return frozenset({"annotator", "reviewer", "admin"}) if ANNOTATING in rule else frozenset(EVERYBODY)
 
 
 def test_every_route_declares_the_policy_written_here(app: APIFlask) -> None:
-    for _, rule, endpoint in routes(app):
-        assert policy_of(app, endpoint) == expected_roles(rule), rule
+    for method, rule, endpoint in routes(app):
+        assert policy_of(app, endpoint) == expected_roles(method, rule), rule
 
 
 def test_a_stranger_reaches_nothing_but_sign_in_health_and_the_page(app: APIFlask, browser: Browsers) -> None:
     for method, rule, _ in routes(app):
-        reply = browser().client.open(filled(rule), method=method, json={} if method == "POST" else None)
+        body = {} if method == "POST" else None
+        reply = browser().client.open(filled(rule), method=method, json=body, environ_base=AFAR)
         assert (reply.status_code == 401) == (rule not in PUBLIC), (rule, reply.status_code)
         assert rule in PUBLIC or reply.mimetype == "application/problem+json"
 
@@ -61,9 +68,9 @@ def test_a_role_gets_403_exactly_where_its_policy_does_not_name_it(
     somebody = browser(name)
     for method, rule, endpoint in routes(app):
         roles = policy_of(app, endpoint)
-        if roles is None or endpoint.endswith("sign_out"):
+        if roles is None or rule in MONITORED or endpoint.endswith("sign_out"):
             continue
-        request = {"json": {}, "headers": {"X-CSRF-Token": somebody.csrf_token}} if method == "POST" else {}
+        request = {"json": {}, "headers": {"X-CSRF-Token": somebody.csrf_token}} if method != "GET" else {}
         reply = somebody.client.open(filled(rule), method=method, **request)
         assert (reply.status_code == 403) == (SOMEBODY[name] not in roles), (rule, reply.text)
 
@@ -101,7 +108,7 @@ def test_an_unsafe_request_of_the_own_page_passes(browser: Browsers) -> None:
 
 
 def test_no_get_changes_anything(app: APIFlask) -> None:
-    assert {method for method, _, _ in routes(app)} == {"GET", "POST"}
+    assert {method for method, _, _ in routes(app)} == {"GET", "POST", "DELETE"}
 
 
 def test_an_app_with_an_undeclared_route_does_not_start() -> None:

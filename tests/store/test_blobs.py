@@ -91,3 +91,14 @@ def test_blobs_are_for_their_owner_only(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_address_is_refused() -> None:
     with pytest.raises(BadInput, match="files.url"):
         BlobStore("nowhere://bucket")
+
+
+def test_files_are_listed_and_go_only_once_nobody_touched_them_for_long(blobs: BlobStore) -> None:
+    assert list(blobs.files()) == []
+    blobs.put(b"hello")
+    (file,) = blobs.files()
+    assert (file.name, file.n_bytes) == (HELLO, 5)
+    assert not blobs.is_untouched(file.path, 60) and not blobs.delete_untouched(file.path, 60)
+    assert blobs.put(b"hello") == HELLO and blobs.exists(HELLO)
+    assert blobs.is_untouched(file.path, 0) and blobs.delete_untouched(file.path, 0)
+    assert not blobs.delete_untouched(file.path, 0) and list(blobs.files()) == []
