@@ -68,7 +68,7 @@ def next_assignment(
         image_id = session.scalar(_free_images(session, queue, stage, active.model_version_id).limit(1))
         if image_id is None:
             return _why_none(session, queue, stage, active.model_version_id)
-        taken = _take(session, settings, dataset, image_id, user_id, active.model_version_id)
+        taken = _take(session, settings, queue, image_id, user_id, active.model_version_id)
         if taken is not None:
             return taken
     return Waiting("Many people are taking images right now; try again in a moment.", 1)
@@ -157,30 +157,29 @@ def _is_ready(stage: Stage, model_version_id: int) -> list[ColumnElement[bool]]:
 
 
 def _take(
-    session: Session, settings: Settings, dataset: Dataset, image_id: int, user_id: int, model_version_id: int
+    session: Session,
+    settings: Settings,
+    queue: ImageQueue,
+    image_id: int,
+    user_id: int,
+    model_version_id: int,
 ) -> Assignment | None:
     """The new lease, or None when another transaction was faster; an expired lease is ended on the way."""
-    assert dataset.open_stage is not None
-    now = database_now(session)
-    old = select(Assignment).where(
-        Assignment.image_id == image_id, Assignment.stage == dataset.open_stage, Assignment.state == "open"
-    )
-    fresh = Assignment(
-        image_id=image_id,
-        stage=dataset.open_stage,
-        user_id=user_id,
-        model_version_id=model_version_id,
-        state="open",
-        lease_until=now + timedelta(seconds=settings.assign.lease_s),
-        opened_at=now,
-    )
     try:
         with session.begin_nested():
-            for expired in session.scalars(old.with_for_update()):
-                if expired.lease_until > now:
-                    return None
-                expired.state, expired.ended_at = "expired", now
-            session.flush()
+            if not _end_expired(session, queue, image_id):
+                return None
+            # The clock is read only now: the wait for a lock may have been long.
+            now = database_now(session)
+            fresh = Assignment(
+                image_id=image_id,
+                stage=queue.stage,
+                user_id=user_id,
+                model_version_id=model_version_id,
+                state="open",
+                lease_until=now + timedelta(seconds=settings.assign.lease_s),
+                opened_at=now,
+            )
             session.add(fresh)
             session.flush()
     except IntegrityError:
@@ -188,12 +187,34 @@ def _take(
     record_event(
         session,
         "assignment.opened",
-        dataset_id=dataset.id,
+        dataset_id=queue.dataset_id,
         actor_id=user_id,
         subject_id=fresh.id,
         image_id=image_id,
     )
     return fresh
+
+
+def _end_expired(session: Session, queue: ImageQueue, image_id: int) -> bool:
+    """Whether the image may be taken, once whoever was at it has finished; its expired lease is ended.
+
+    People who claim one image wait for each other here, and for a submission of the expired lease.
+    """
+    session.execute(select(Image.id).where(Image.id == image_id).with_for_update(key_share=True))
+    open_ones = select(Assignment).where(
+        Assignment.image_id == image_id, Assignment.stage == queue.stage, Assignment.state == "open"
+    )
+    held = list(session.scalars(open_ones.with_for_update().execution_options(populate_existing=True)))
+    now = database_now(session)
+    if any(assignment.lease_until > now for assignment in held):
+        return False
+    # Whoever was waited for may have finished the image.
+    if session.scalar(select(Image.id).where(Image.id == image_id, queue.unfinished())) is None:
+        return False
+    for assignment in held:
+        assignment.state, assignment.ended_at = "expired", now
+    session.flush()
+    return True
 
 
 def _why_none(session: Session, queue: ImageQueue, stage: Stage, model_version_id: int) -> Waiting:
