@@ -182,7 +182,7 @@ class SimulatedAnnotator:
                 settings = self.workspace.settings
                 review.reject(session, settings, self.user_id, view["id"], client_id, some)
 
-    def _objects(self, view: dict[str, Any], standing: Sequence[Mask]) -> list[tuple[int, Mask]]:
+    def _objects(self, view: dict[str, Any], standing: Sequence[Mask] = ()) -> list[tuple[int, Mask]]:
         """(number in the truth, mask) of what is still to be drawn, in the order of prominence."""
         rles = self.truth.of(view["image"]["name"])
         drawn = [decode(_rle(mask["segmentation"])) for mask in view["masks"]] + list(standing)

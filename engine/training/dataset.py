@@ -54,6 +54,8 @@ class SceneSamples:
     n_scenes: int
     themes: tuple[str, ...] = ("still_life", "microscope", "mosaic")
     size_hw: tuple[int, int] = (512, 512)
+    # Of the parts of objects this share is kept, drawn by the scene's seed; objects always are.
+    part_share: float = 1.0
 
     def __len__(self) -> int:
         return self.n_scenes
@@ -65,7 +67,9 @@ class SceneSamples:
 
         theme = self.themes[index % len(self.themes)]
         scene = draw_scene(self.seed + index, size_hw=self.size_hw, theme=theme)
-        return Sample(scene.image, [part.mask for part in scene.masks], human=False, group=theme)
+        rng = np.random.default_rng(self.seed + index)
+        kept = [one for one in scene.masks if one.kind == "object" or rng.random() < self.part_share]
+        return Sample(scene.image, [one.mask for one in kept], human=False, group=theme)
 
 
 @dataclass(frozen=True)

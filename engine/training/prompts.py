@@ -21,6 +21,8 @@ class PromptRules:
     box_jitter: float = 0.1
     box_jitter_cap_px: float = 20.0
     n_rounds_without_point: int = 2
+    # How often the first point is the mask's innermost one, as people click, instead of any.
+    centre_share: float = 0.0
 
 
 def point_in(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:

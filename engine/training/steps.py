@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import BadInput
+from engine.geometry.points import interior_point
 from engine.modeling.sam import Sam
 from engine.training.dataset import Sample, Samples
 from engine.training.grouping import GroupingHead, grouping_loss
@@ -106,10 +107,19 @@ def valid_area(view: View, side: int) -> Tensor:
 
 def first_prompts(batch: Batch, rules: PromptRules, rng: np.random.Generator) -> FirstPrompts:
     """Draws both a point and a box for every mask, and a fair coin between them."""
-    points = np.array([point_in(mask, rng) for mask in batch.masks], dtype=np.float32)
+    points = np.array([first_point(mask, rules, rng) for mask in batch.masks], dtype=np.float32)
     boxes = np.stack([jittered_box(mask, rules, rng) for mask in batch.masks])
     is_box = rng.random(len(points)) < rules.box_share
     return FirstPrompts(torch.from_numpy(points), torch.from_numpy(boxes), torch.from_numpy(is_box))
+
+
+def first_point(mask: NDArray[np.bool_], rules: PromptRules, rng: np.random.Generator) -> tuple[float, float]:
+    """The first click on a mask (H, W), x and y."""
+    # Without a share no number is drawn, so that older recipes repeat their bits.
+    if rules.centre_share and rng.random() < rules.centre_share:
+        x, y = interior_point(mask)
+        return float(x), float(y)
+    return point_in(mask, rng)
 
 
 def as_labelled_points(first: FirstPrompts) -> tuple[Tensor, Tensor]:
