@@ -48,6 +48,7 @@ def observe(app: Flask) -> None:
     app.extensions["requests"] = Requests()
     app.before_request(_begin)
     app.after_request(_end)
+    app.teardown_request(_forget)
 
 
 def requests_seen() -> Requests:
@@ -75,3 +76,8 @@ def _end(response: Response) -> Response:
     about |= {"duration_ms": round(seconds * 1000, 1)} | ({"user_id": person.id} if person else {})
     logger.info("%s %s: %d", method, request.path, response.status_code, extra={"about": about})
     return response
+
+
+def _forget(_error: BaseException | None) -> None:
+    """What the thread says next belongs to no request."""
+    logs.rebind()

@@ -29,7 +29,6 @@ from engine.store.triggers import FACTS, installed_triggers, wanted_triggers
 from tests import factories
 from tests.conftest import a_home
 
-
 NEW_IN_0004 = ("detector_versions", "generations", "reviews", "schedules", "schedule_runs")
 
 

@@ -51,3 +51,18 @@ def test_every_candidates_score_is_taught_its_iou() -> None:
     assert scores.grad is not None
     # d/ds of mean (s - iou)^2 over three, with true IoU 1, 0, 1
     assert torch.allclose(scores.grad, torch.tensor([[-1 / 3, 1 / 3, 0.0]]))
+
+
+def test_the_candidate_that_is_shown_learns_in_its_share_beside_the_best_one() -> None:
+    target = torch.ones(1, 2, 2)
+    # The second candidate is right, the first has the higher score.
+    logits = torch.stack([-target, target], dim=1).requires_grad_()
+    scores = torch.tensor([[0.9, 0.1]])
+    prompt_loss(logits, scores, target, LossWeights(iou=0.0)).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0].abs().sum() == 0 and logits.grad[0, 1].abs().sum() > 0
+    alone = logits.grad[0, 1].clone()
+    logits.grad = None
+    prompt_loss(logits, scores, target, LossWeights(iou=0.0, shown=0.25)).backward()
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad[0, 1], 0.75 * alone) and logits.grad[0, 0].abs().sum() > 0

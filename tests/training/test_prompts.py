@@ -9,6 +9,7 @@ from engine.training.prompts import (
     point_in,
     rounds_without_point,
 )
+from engine.training.steps import first_point
 
 
 def ring() -> np.ndarray:
@@ -68,3 +69,13 @@ def test_a_perfect_prediction_is_clicked_inside_its_mask() -> None:
     coords, labels = error_points(target * 2 - 1, target, 4, torch.Generator().manual_seed(0))
     x, y = ((coords[0, 0] + 0.5) / 4).int().tolist()
     assert target[0, y, x] == 1 and labels.item() == 1
+
+
+def test_a_first_click_is_the_innermost_point_as_often_as_the_rules_say() -> None:
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[10:31, 10:31] = True
+    rng = np.random.default_rng(2)
+    clicks = [first_point(mask, PromptRules(centre_share=0.5), rng) for _ in range(200)]
+    assert 70 < clicks.count((20.0, 20.0)) < 130
+    always = PromptRules(centre_share=1.0)
+    assert first_point(mask, always, rng) == (20.0, 20.0)

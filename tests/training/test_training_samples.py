@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from engine.errors import BadInput, NotFound
+from engine.synthetic.scene import draw_scene
 from engine.training.dataset import FolderSamples, Mixture, Sample, SceneSamples, write_folder
 from engine.training.steps import draw_batch, pick
 from engine.training.views import ViewRules, draw_view
@@ -104,3 +105,13 @@ def test_too_small_and_near_full_masks_are_passed_over() -> None:
     assert draw_view(Sample(image, [dot, full]), 64, 2, rules, np.random.default_rng(0)) is None
     with pytest.raises(BadInput, match="no usable mask"):
         draw_batch([Sample(image, [dot, full])], 1, 2, 64, rules, np.random.default_rng(0))
+
+
+def test_parts_are_left_out_by_their_share_and_objects_never() -> None:
+    whole, some = SceneSamples(3, 1), SceneSamples(3, 1, part_share=0.0)
+    scene = draw_scene(3, size_hw=(512, 512), theme="still_life")
+    n_objects = sum(one.kind == "object" for one in scene.masks)
+    assert 0 < n_objects < len(scene.masks) == len(whole[0].masks)
+    assert len(some[0].masks) == n_objects
+    half = SceneSamples(3, 1, part_share=0.5)
+    assert n_objects <= len(half[0].masks) < len(scene.masks)
