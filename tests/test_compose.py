@@ -304,6 +304,7 @@ def assert_speaks_json(site: Site) -> None:
     assert METRICS_TOKEN not in told and "word" not in told
 
 
+@pytest.mark.slow
 def test_the_very_commands_of_the_file_turn_the_loop_and_stop_in_time(
     site: Site, small_model: tuple[bytes, bytes]
 ) -> None:
