@@ -19,11 +19,10 @@ from engine.modeling.detector import load_detector, propose_boxes
 from engine.modeling.proposing import ProposedMask, boxes_meet, masks_of_boxes, masks_of_grid
 from engine.pipeline.embedded import embedding_of
 from engine.store.annotations import Annotation
-from engine.store.datasets import take_export_ids
 from engine.store.detector_versions import DetectorVersion
 from engine.store.device_slots import device_slot
 from engine.store.events import record_event
-from engine.store.generations import Generation
+from engine.store.generations import Generation, make_masks
 from engine.store.images import Image
 from engine.store.masks import Mask, current_masks
 from engine.store.model_versions import ModelVersion
@@ -159,7 +158,7 @@ def _keep(
         if run["stage"] == AUTOMATIC
         else []
     )
-    session.add_all(_accepted_masks(session, image, accepted))
+    make_masks(session, image, accepted)
     generation = Generation(
         **run,
         dataset_id=image.dataset_id,
@@ -245,30 +244,3 @@ def _untouched() -> Any:
 def _n_masks_of_people(image_id: int) -> Any:
     current = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
     return current.where(Mask.image_id == image_id, ~_untouched())
-
-
-def _accepted_masks(session: Session, image: Image, accepted: Sequence[Proposal]) -> list[Mask]:
-    export_ids = take_export_ids(session, image.dataset_id, "mask", len(accepted))
-    return [
-        Mask(
-            dataset_id=image.dataset_id,
-            image_id=image.id,
-            proposal_id=proposal.id,
-            export_id=export_id,
-            height=image.height,
-            width=image.width,
-            counts=proposal.counts,
-            area=proposal.area,
-            bbox_xywh=proposal.bbox_xywh,
-            stage=AUTOMATIC,
-            source="model",
-            touched_by_person=False,
-            predicted_iou=proposal.predicted_iou,
-            stability_score=proposal.stability_score,
-            crop_box_xywh=proposal.crop_box_xywh,
-            prompts=proposal.prompts,
-            chosen=proposal.chosen,
-            model_version_id=proposal.model_version_id,
-        )
-        for proposal, export_id in zip(accepted, export_ids, strict=True)
-    ]

@@ -17,9 +17,8 @@ from engine.config import Settings
 from engine.errors import BadInput, Conflict, NotFound
 from engine.store.assignments import Assignment
 from engine.store.base import database_now
-from engine.store.datasets import take_export_ids
 from engine.store.events import record_event
-from engine.store.generations import is_made_a_mask, offered
+from engine.store.generations import is_made_a_mask, make_masks, offered
 from engine.store.images import Image
 from engine.store.masks import Mask, current_masks
 from engine.store.proposals import Proposal
@@ -73,7 +72,7 @@ def keep_rest(session: Session, settings: Settings, user_id: int, assignment_id:
         return []
     digest = _body_sha256("keep", assignment_id, [proposal.id for proposal in kept])
     session.add_all(_reviews(assignment, f"keep-{assignment_id}", digest, "keep", kept))
-    masks = _masks(session, image, assignment, kept)
+    masks = make_masks(session, image, kept)
     _log(session, settings, assignment, image, "keep", len(kept))
     return masks
 
@@ -172,37 +171,6 @@ def _reviews(
         )
         for proposal in proposals
     ]
-
-
-def _masks(session: Session, image: Image, assignment: Assignment, kept: Sequence[Proposal]) -> list[Mask]:
-    """The model's, as it proposed them; whose eyes let them stand is in the review."""
-    export_ids = take_export_ids(session, image.dataset_id, "mask", len(kept))
-    masks = [
-        Mask(
-            dataset_id=image.dataset_id,
-            image_id=image.id,
-            proposal_id=proposal.id,
-            export_id=export_id,
-            height=image.height,
-            width=image.width,
-            counts=proposal.counts,
-            area=proposal.area,
-            bbox_xywh=proposal.bbox_xywh,
-            stage=assignment.stage,
-            source="model",
-            touched_by_person=False,
-            predicted_iou=proposal.predicted_iou,
-            stability_score=proposal.stability_score,
-            crop_box_xywh=proposal.crop_box_xywh,
-            prompts=proposal.prompts,
-            chosen=proposal.chosen,
-            model_version_id=proposal.model_version_id,
-        )
-        for proposal, export_id in zip(kept, export_ids, strict=True)
-    ]
-    session.add_all(masks)
-    session.flush()
-    return masks
 
 
 def _log(

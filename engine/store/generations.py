@@ -1,12 +1,15 @@
 """A generation: one proposer run over one image, kept also when it found nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, ForeignKey, Index, Select, UniqueConstraint, exists, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from engine.store.annotations import Annotation
 from engine.store.base import Base, RowId, Sha256, utc_now
+from engine.store.datasets import take_export_ids
+from engine.store.images import Image
 from engine.store.masks import Mask
 from engine.store.proposals import Proposal
 
@@ -59,3 +62,35 @@ def is_made_a_mask(source: str) -> ColumnElement[bool]:
     deleted = exists().where(Annotation.act == "delete", Annotation.target_mask_id == Mask.id)
     made = (Mask.proposal_id == Proposal.id) & (Mask.source == source) & ~Mask.second_opinion
     return exists().where(made, ~deleted)
+
+
+def make_masks(session: Session, image: Image, proposals: Sequence[Proposal]) -> list[Mask]:
+    """The proposals of one image as masks of the model, just as they were proposed: accepted by the model
+    itself in stage 3, let stand by a person, whose review says so, in stage 2."""
+    export_ids = take_export_ids(session, image.dataset_id, "mask", len(proposals))
+    masks = [
+        Mask(
+            dataset_id=image.dataset_id,
+            image_id=image.id,
+            proposal_id=proposal.id,
+            export_id=export_id,
+            height=image.height,
+            width=image.width,
+            counts=proposal.counts,
+            area=proposal.area,
+            bbox_xywh=proposal.bbox_xywh,
+            stage=proposal.stage,
+            source="model",
+            touched_by_person=False,
+            predicted_iou=proposal.predicted_iou,
+            stability_score=proposal.stability_score,
+            crop_box_xywh=proposal.crop_box_xywh,
+            prompts=proposal.prompts,
+            chosen=proposal.chosen,
+            model_version_id=proposal.model_version_id,
+        )
+        for proposal, export_id in zip(proposals, export_ids, strict=True)
+    ]
+    session.add_all(masks)
+    session.flush()
+    return masks
