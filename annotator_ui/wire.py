@@ -338,6 +338,7 @@ class DetectorLine(Answer):
     random_average_recall: float | None
     precision_at_threshold: float | None
     recall_at_threshold: float | None
+    false_share: float | None
     n_images: int | None
     reason: str | None
 

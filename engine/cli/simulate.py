@@ -31,7 +31,8 @@ ROUND_COLUMNS = {
     "seconds_per_image": "seconds per image",
     "detector": "detector",
     "detector_average_recall": "average recall",
-    "detector_precision": "precision",
+    "detector_precision": "precision at least",
+    "detector_false_share": "false share",
 }
 COLUMNS = {
     "model_version": "version",

@@ -233,7 +233,14 @@ def _detector_line(session: Session, dataset_id: int) -> dict[str, Any] | None:
     row = session.scalar(mine.order_by(DetectorVersion.id.desc()).limit(1))
     if row is None:
         return None
-    told = ("average_recall", "precision_at_threshold", "recall_at_threshold", "reason", "n_images")
+    told = (
+        "average_recall",
+        "precision_at_threshold",
+        "recall_at_threshold",
+        "false_share",
+        "reason",
+        "n_images",
+    )
     return {
         "name": row.name,
         "model_version": session.get_one(ModelVersion, row.model_version_id).name,

@@ -2,8 +2,9 @@
 
 It learns boxes of the snapshot's masks on the embeddings of one model version. What people refused is a
 negative; on an image of stage 1 they drew what stands out in the time they had, so an empty place is only
-probably empty. Held-out images are halved by near-duplicate group: on one half the threshold is chosen, on
-the other everything is measured, so that no figure is of the images that decided it.
+probably empty. The threshold is chosen on all held-out images; what is told of it is measured on each half
+of them (by near-duplicate group) with the threshold that the other half would have chosen, so that no figure
+is of the images that decided it.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from engine.config import Detector as DetectorSettings
 from engine.errors import NotFound, Refused
 from engine.geometry.boxes import xywh_to_xyxy
 from engine.modeling.cache import model_on
@@ -35,14 +37,15 @@ from engine.store.reviews import last_review_is
 from engine.store.runner import Cancelled, Work, Write
 from engine.store.snapshots import Snapshot, SnapshotImage, SnapshotMask
 from engine.training import detector as learning
-from engine.training.detector_figures import (
-    DetectorFigures,
-    ProposalFigures,
-    choose_threshold,
-    evaluate_detector,
-    scored_matches,
-)
+from engine.training.detector_figures import DetectorFigures, ProposalFigures, evaluate_detector
 from engine.training.detector_targets import DetectorSample
+from engine.training.detector_threshold import (
+    FEWEST_BOXES,
+    choose_threshold,
+    cross_fitted,
+    false_share,
+    scored_boxes,
+)
 
 # Embeddings are kept in memory while a detector learns; of more images every second, third ... is taken.
 MOST_BYTES = 1_000_000_000
@@ -60,7 +63,7 @@ class Lesson(NamedTuple):
 
 
 def train_detector(work: Work, *, dataset_id: int, model_version_id: int, snapshot_id: int) -> Write:
-    """Trains for `detector.max_seconds`, measures on held-out images and returns the write of the version.
+    """Trains for `detector.max_seconds` or `steps`, measures on held-out images, returns the version's write.
 
     A detector that is no better than an untrained one and than random boxes gets no threshold: nothing is
     prefilled, and its figures say why. Once per model version and snapshot. Raises NotFound for unknown
@@ -157,16 +160,15 @@ def _learn(
     trained = learning.train_detector(
         samples,
         config,
-        max_seconds=settings.max_seconds,
+        steps=settings.steps or None,
+        max_seconds=None if settings.steps else settings.max_seconds,
         seed=_SEED,
         on_progress=tell,
         should_stop=work.cancelled,
     )
     if trained is None:
         raise Cancelled
-    threshold, figures = _measured(
-        trained.detector, config, _evenly(held_out, config), judges, settings.false_prefill_rate
-    )
+    threshold, figures = _measured(trained.detector, config, _evenly(held_out, config), judges, settings)
     counts = {"n_train_images": len(samples), "n_train_boxes": sum(len(one.boxes_xyxy) for one in samples)}
     counts["n_negatives"] = sum(len(one.negatives_xyxy) for one in samples)
     seconds = {"steps": trained.steps, "seconds": round(trained.elapsed_s, 1)}
@@ -207,21 +209,26 @@ def _measured(
     config: SamConfig,
     held_out: Sequence[Lesson],
     judges: Sequence[DetectorSample],
-    false_prefill_rate: float,
+    settings: DetectorSettings,
 ) -> tuple[float | None, dict[str, Any]]:
     """The threshold, None where nothing should be prefilled, and the figures with the reason."""
-    first_half = _first_half([lesson.image.near_duplicate_group for lesson in held_out])
-    choosing = [judge for judge, is_first in zip(judges, first_half, strict=True) if is_first]
-    measuring = [judge for judge, is_first in zip(judges, first_half, strict=True) if not is_first]
-    if not choosing or not measuring:
-        return None, {"reason": "too few held-out images with masks by people to choose and to measure on"}
-    threshold = choose_threshold(scored_matches(detector, choosing, config), false_prefill_rate)
+    if not any(len(judge.boxes_xyxy) for judge in judges):
+        return None, {"reason": "no held-out image has a mask by a person to choose a threshold on"}
+    rate = settings.false_prefill_rate
+    scored = scored_boxes(detector, judges, config, settings.undrawn_is_false)
+    threshold = choose_threshold(scored, rate)
+    halves = np.array(_first_half([lesson.image.near_duplicate_group for lesson in held_out]), np.bool_)
+    crossed = cross_fitted(scored, halves, rate)
     # Without a threshold nothing is prefilled; the figures are then those of all boxes.
-    measured = evaluate_detector(
-        detector, measuring, config, 0.0 if threshold is None else threshold, seed=_SEED
-    )
-    reason = _complaint(measured, threshold, false_prefill_rate)
-    figures = _as_json(measured) | {"n_chosen_on": len(choosing), "reason": reason}
+    whole = np.full(len(judges), 0.0 if threshold is None else threshold)
+    thresholds = whole if crossed is None else crossed
+    measured = evaluate_detector(detector, judges, config, thresholds, seed=_SEED)
+    reason = _complaint(measured, threshold, rate)
+    figures = _as_json(measured) | {
+        "false_share": false_share(scored, thresholds),
+        "is_cross_fitted": crossed is not None,
+        "reason": reason,
+    }
     return (threshold if reason is None else None), figures
 
 
@@ -238,7 +245,8 @@ def _complaint(figures: DetectorFigures, threshold: float | None, false_prefill_
         if best.average_recall <= baseline.average_recall or not _more_precise(best, baseline):
             return f"it is no better than {name} on {figures.n_images} held-out images"
     if threshold is None:
-        return f"at no score are {1 - false_prefill_rate:.0%} of enough boxes right on held-out images"
+        right = f"{1 - false_prefill_rate:.0%} of at least {FEWEST_BOXES} boxes"
+        return f"at no score are {right} right on held-out images"
     return None
 
 

@@ -56,6 +56,7 @@ class ThreeStages:
             "detector": detector.get("name"),
             "detector_average_recall": detector.get("average_recall"),
             "detector_precision": detector.get("precision_at_threshold"),
+            "detector_false_share": detector.get("false_share"),
         }
 
     def _open(self, stage: str) -> None:

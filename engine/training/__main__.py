@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--start", type=Path, help="checkpoint to start from; random weights if left out")
     parser.add_argument("--max-seconds", type=float)
+    parser.add_argument("--steps", type=int, help="so many instead, however long they take")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device", default="cpu", help="torch device; cuda: one for each rank of torchrun")
     parser.add_argument("--processes", type=int, default=1, help="how many train together, by torchrun")
@@ -51,7 +52,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: told_to_stop.set())
     try:
         samples: Samples = FolderSamples(options.samples) if options.samples else bundled_scenes()
-        stages = recipe(options.recipe, options.max_seconds, options.seed)
+        stages = recipe(options.recipe, options.max_seconds, options.seed, options.steps)
         with joined(options.device) as ranks:
             written = run_recipe(
                 stages, samples, options.start, options.out, print_line, told_to_stop.is_set, ranks

@@ -1,4 +1,4 @@
-"""How good a detector is: average recall as COCO defines it, precision and recall at a score, baselines."""
+"""How good a detector is: average recall as COCO defines it, precision, recall, and baselines beside it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,28 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BadInput
-from engine.geometry.boxes import box_iou
 from engine.modeling.detector import Detector, build_detector, propose_boxes
 from engine.modeling.sam_config import SamConfig
 from engine.training.detector_targets import DetectorSample
+from engine.training.matching import MATCH_IOU, greedy_matches
 
 Floats = NDArray[np.floating]
 
 AR_IOUS = np.linspace(0.5, 0.95, 10)  # COCO's
-MATCH_IOU = 0.5
-# Below this many boxes a share says little: with 50 boxes and a true rate of 0.2 the share seen still strays
-# by 0.06 (one standard error), with 10 by 0.13, and the lowest of many thresholds would be the luckiest one.
-MIN_MATCHES = 50
 
 Proposer = Callable[[DetectorSample], tuple[Floats, Floats]]
-
-
-@dataclass(frozen=True)
-class ScoredMatches:
-    """Proposed boxes of many images: `scores` (N,), and whether each matched a true box of its own (N,)."""
-
-    scores: Floats
-    is_match: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,13 +32,12 @@ class ProposalFigures:
 
 @dataclass(frozen=True)
 class DetectorFigures:
-    """The detector at `threshold`, and on the same images as many boxes per image of an untrained head (same
-    sizes, `seed`) and of random boxes whose sizes are drawn from the true ones."""
+    """The detector above its threshold, and on the same images as many boxes per image of an untrained head
+    (same sizes, `seed`) and of random boxes whose sizes are drawn from the true ones."""
 
     detector: ProposalFigures
     untrained: ProposalFigures
     random_boxes: ProposalFigures
-    threshold: float
     max_boxes: int
     n_images: int
     n_boxes: int
@@ -67,14 +54,14 @@ def evaluate_detector(
     detector: Detector,
     samples: Sequence[DetectorSample],
     config: SamConfig,
-    threshold: float,
+    thresholds: Floats | float,
     *,
     max_boxes: int = 100,
     nms_iou: float = 0.6,
     seed: int = 0,
 ) -> DetectorFigures:
-    """Figures on held-out samples: AR over the best `max_boxes` of each image, precision and recall at
-    `threshold`. Raises BadInput when no sample holds a box.
+    """Figures on held-out samples: AR over the best `max_boxes` of each image, precision and recall from
+    `thresholds` on, one for all or one for each sample. Raises BadInput when no sample holds a box.
 
     Where the truth is incomplete a found thing that nobody drew counts as false, so precision is a floor.
     """
@@ -95,66 +82,10 @@ def evaluate_detector(
         [_Answer(truth, *propose(sample)) for truth, sample in zip(true_boxes, samples, strict=True)]
         for propose in sources
     ]
-    n_told = [int((answer.scores >= threshold).sum()) for answer in answers[0]]
+    of_image = np.broadcast_to(thresholds, len(samples))
+    n_told = [int((answer.scores >= least).sum()) for answer, least in zip(answers[0], of_image, strict=True)]
     ours, of_untrained, of_random = (_figures(of_source, n_told) for of_source in answers)
-    return DetectorFigures(ours, of_untrained, of_random, threshold, max_boxes, len(samples), n_boxes)
-
-
-def scored_matches(
-    detector: Detector,
-    samples: Sequence[DetectorSample],
-    config: SamConfig,
-    *,
-    max_boxes: int = 300,
-    nms_iou: float = 0.6,
-) -> ScoredMatches:
-    """Every proposal on the samples with its score, and whether it matched: what a threshold is chosen on."""
-    propose = _proposer(detector, config, max_boxes, nms_iou)
-    scores: list[Floats] = [np.zeros(0)]
-    matches: list[NDArray[np.bool_]] = [np.zeros(0, np.bool_)]
-    for sample in samples:
-        boxes, of_image = propose(sample)
-        scores.append(of_image)
-        matches.append(greedy_matches(boxes, of_image, sample.boxes_xyxy, MATCH_IOU) >= 0)
-    return ScoredMatches(np.concatenate(scores), np.concatenate(matches))
-
-
-def choose_threshold(
-    scored: ScoredMatches, false_prefill_rate: float, min_count: int = MIN_MATCHES
-) -> float | None:
-    """The lowest score at which at most that share of the boxes scored as high match nothing; None if none.
-
-    At least `min_count` boxes must stand above it, so that the promise is no luck. Choose it on images the
-    detector did not learn from. Where people did not draw everything, things they left out count as false:
-    the threshold is then stricter than it had to be, never laxer.
-    """
-    if not 0 <= false_prefill_rate < 1:
-        raise BadInput(f"a false-prefill rate lies between 0 and 1, and {false_prefill_rate} does not")
-    order = np.argsort(-scored.scores, kind="stable")
-    scores, n_told = scored.scores[order], np.arange(1, len(order) + 1)
-    n_false = np.cumsum(~scored.is_match[order])
-    # Of equal scores all or none are told.
-    is_last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
-    holds = is_last & (n_told >= min_count) & (n_false <= false_prefill_rate * n_told)
-    return float(scores[np.flatnonzero(holds)[-1]]) if holds.any() else None
-
-
-def greedy_matches(
-    boxes_xyxy: Floats, scores: Floats, truth_xyxy: Floats, iou_threshold: float
-) -> NDArray[np.int64]:
-    """For each of N boxes the index of its true box, -1 for none: best score first, each true box once, the
-    free one of highest IoU (COCOeval's rule, ties to the later one)."""
-    matched = np.full(len(boxes_xyxy), -1, np.int64)
-    truth = np.asarray(truth_xyxy, np.float64).reshape(-1, 4)
-    if len(truth) == 0:
-        return matched
-    free = box_iou(np.asarray(boxes_xyxy).reshape(-1, 4), truth)
-    for index in np.argsort(-scores, kind="stable"):
-        best = len(truth) - 1 - int(np.argmax(free[index, ::-1]))
-        if free[index, best] >= min(iou_threshold, 1 - 1e-10):
-            matched[index] = best
-            free[:, best] = -1
-    return matched
+    return DetectorFigures(ours, of_untrained, of_random, max_boxes, len(samples), n_boxes)
 
 
 def average_recall(answers: Sequence[tuple[Floats, Floats, Floats]]) -> float:

@@ -155,15 +155,25 @@ RECIPES: dict[str, tuple[TrainConfig, ...]] = {
 }
 
 
-def recipe(name: str, max_seconds: float | None = None, seed: int | None = None) -> tuple[TrainConfig, ...]:
-    """The stages of a recipe; a time limit is shared among them by their steps. Raises NotFound."""
+def recipe(
+    name: str, max_seconds: float | None = None, seed: int | None = None, steps: int | None = None
+) -> tuple[TrainConfig, ...]:
+    """The stages of a recipe; a time limit is shared among them by their steps. Raises NotFound.
+
+    `steps`, so many in all, stand in place of any time limit: the result no longer depends on the machine's
+    pace.
+    """
     if name not in RECIPES:
         raise NotFound(f"no recipe is called {name!r}: choose one of {', '.join(sorted(RECIPES))}")
     stages = RECIPES[name]
     if seed is not None:
         stages = tuple(replace(stage, seed=seed + number) for number, stage in enumerate(stages))
+    total = sum(stage.steps for stage in stages)
+    if steps is not None:
+        shares = [max(1, round(steps * stage.steps / total)) for stage in stages]
+        pairs = zip(stages, shares, strict=True)
+        return tuple(replace(stage, steps=share, max_seconds=None) for stage, share in pairs)
     if max_seconds is not None:
-        total = sum(stage.steps for stage in stages)
         stages = tuple(replace(stage, max_seconds=max_seconds * stage.steps / total) for stage in stages)
     return stages
 

@@ -81,8 +81,8 @@ def test_a_detector_learns_from_the_lists_masks_and_says_how_it_measured(labs: L
     assert (row.name, row.snapshot_id, row.model_version_id) == ("d1", snapshot_id, lab.version_id)
     figures = row.figures
     assert (figures["n_train_images"], figures["n_train_boxes"], figures["n_negatives"]) == (4, 12, 1)
-    # One held-out image to choose on, one to measure on: far too few to prefill anything.
-    assert (figures["n_chosen_on"], figures["n_images"], figures["n_boxes"]) == (1, 1, 3)
+    # Two held-out images with three masks each, and half a second of training: far too little to prefill.
+    assert (figures["is_cross_fitted"], figures["n_images"], figures["n_boxes"]) == (False, 2, 6)
     assert row.threshold is None and told["reason"] == figures["reason"] and figures["reason"]
     assert {"average_recall", "precision_at_threshold", "untrained", "random_boxes"} <= figures.keys()
     weights = rows(lab.workspace, select(ModelVersion.weights_sha256))[0]
@@ -141,7 +141,7 @@ def test_a_detector_that_proves_nothing_prefills_nothing(
     untrained: float, random_boxes: float, threshold: float | None, complaint: str | None
 ) -> None:
     sources = [ProposalFigures(recall, recall, recall, 60) for recall in (0.4, untrained, random_boxes)]
-    figures = DetectorFigures(*sources, threshold or 0.0, 100, 9, 60)
+    figures = DetectorFigures(*sources, 100, 9, 60)
     found = train_detector._complaint(figures, threshold, 0.2)
     assert found is None if complaint is None else complaint in (found or "")
 

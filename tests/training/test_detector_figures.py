@@ -1,4 +1,4 @@
-"""The detector's figures against COCO's own code, and the threshold's promise."""
+"""The detector's figures against COCO's own code."""
 
 import contextlib
 import io
@@ -11,15 +11,9 @@ from pycocotools.cocoeval import COCOeval
 from engine.errors import BadInput
 from engine.modeling.detector import build_detector
 from engine.modeling.detector_card import DetectorConfig
-from engine.training.detector_figures import (
-    ScoredMatches,
-    average_recall,
-    choose_threshold,
-    evaluate_detector,
-    greedy_matches,
-    scored_matches,
-)
+from engine.training.detector_figures import average_recall, evaluate_detector
 from engine.training.detector_targets import DetectorSample
+from engine.training.detector_threshold import scored_boxes
 from tests.training.conftest import SMALL
 
 Answer = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -77,46 +71,6 @@ def test_average_recall_is_cocos(seed: int, max_boxes: int) -> None:
     assert ours == pytest.approx(coco_average_recall(answers, max_boxes), abs=1e-9)
 
 
-def test_each_true_box_is_matched_once_and_best_score_first() -> None:
-    truth = np.array([[0, 0, 10, 10], [100, 0, 110, 10]], float)
-    boxes = np.array([[0, 0, 10, 9], [0, 0, 10, 10], [100, 0, 110, 4]], float)
-    assert greedy_matches(boxes, np.array([0.9, 0.5, 0.4]), truth, 0.5).tolist() == [0, -1, -1]
-    assert greedy_matches(boxes, np.array([0.5, 0.9, 0.4]), truth, 0.4).tolist() == [-1, 0, 1]
-    assert greedy_matches(boxes, np.ones(3), np.zeros((0, 4)), 0.5).tolist() == [-1, -1, -1]
-    assert greedy_matches(np.zeros((0, 4)), np.zeros(0), truth, 0.5).tolist() == []
-
-
-def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
-    scores = np.linspace(1, 0, 200)
-    is_match = np.arange(200) < 100
-    scored = ScoredMatches(scores, is_match)
-    threshold = choose_threshold(scored, 0.2)
-    assert threshold == pytest.approx(scores[124])  # 25 of 125 are false
-    told = scores >= threshold
-    assert (~is_match[told]).mean() == 0.2
-    assert choose_threshold(scored, 0.0) == pytest.approx(scores[99])
-    assert choose_threshold(scored, 0.5) == scores[-1]
-
-
-def test_a_few_lucky_boxes_set_no_threshold() -> None:
-    scored = ScoredMatches(np.linspace(1, 0, 200), np.arange(200) < 30)
-    assert choose_threshold(scored, 0.3) is None
-    assert choose_threshold(scored, 0.3, min_count=10) is not None
-    assert choose_threshold(ScoredMatches(np.zeros(0), np.zeros(0, np.bool_)), 0.3) is None
-
-
-def test_equal_scores_are_told_together() -> None:
-    scores = np.repeat([0.9, 0.5], 60)
-    matches = np.concatenate([np.ones(60, np.bool_), np.ones(30, np.bool_), np.zeros(30, np.bool_)])
-    assert choose_threshold(ScoredMatches(scores, matches), 0.1) == 0.9
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_an_impossible_rate_is_refused(rate: float) -> None:
-    with pytest.raises(BadInput, match="between 0 and 1"):
-        choose_threshold(ScoredMatches(np.zeros(0), np.zeros(0, np.bool_)), rate)
-
-
 def samples_of(n_images: int) -> list[DetectorSample]:
     rng = np.random.default_rng(1)
     shape = (SMALL.embedding_channels, SMALL.embedding_grid, SMALL.embedding_grid)
@@ -130,7 +84,7 @@ def samples_of(n_images: int) -> list[DetectorSample]:
 def test_the_three_sources_are_compared_on_as_many_boxes_and_twice_alike() -> None:
     detector = build_detector(DetectorConfig.of_model(SMALL, width=8, fine_width=8), seed=3).eval()
     samples = samples_of(3)
-    scores = scored_matches(detector, samples, SMALL, max_boxes=20).scores
+    scores = scored_boxes(detector, samples, SMALL, 1.0, max_boxes=20).scores
     threshold = float(np.median(scores))
     first, second = (
         evaluate_detector(detector, samples, SMALL, threshold, max_boxes=20, seed=7) for _ in range(2)
@@ -143,7 +97,7 @@ def test_the_three_sources_are_compared_on_as_many_boxes_and_twice_alike() -> No
 
 def test_no_box_above_the_threshold_has_no_precision() -> None:
     detector = build_detector(DetectorConfig.of_model(SMALL, width=8, fine_width=8), seed=3).eval()
-    figures = evaluate_detector(detector, samples_of(2), SMALL, threshold=1.0)
+    figures = evaluate_detector(detector, samples_of(2), SMALL, 1.0)
     assert figures.detector.precision is None and figures.detector.recall == 0
 
 

@@ -200,6 +200,7 @@ export interface DetectorRow {
   random_average_recall: number | null;
   precision_at_threshold: number | null;
   recall_at_threshold: number | null;
+  false_share: number | null;
   n_images: number | null;
   reason: string | null;
 }

@@ -50,7 +50,8 @@ function Detector({ row }: { row: DetectorRow }): ReactElement {
         <Figure name="Average recall" value={formatNumber(row.average_recall, 3)}
           detail={`untrained ${formatNumber(row.untrained_average_recall, 3)}, random boxes ${formatNumber(row.random_average_recall, 3)}`} />
         <Figure name="Prefills from score" value={formatNumber(row.threshold, 2)} detail={allowed} />
-        <Figure name="Precision there" value={formatPercent(row.precision_at_threshold)} detail={`recall ${formatPercent(row.recall_at_threshold)}`} />
+        <Figure name="False ones, estimated" value={formatPercent(row.false_share)} detail="things nobody had time to draw count in part" />
+        <Figure name="Precision, at least" value={formatPercent(row.precision_at_threshold)} detail={`recall ${formatPercent(row.recall_at_threshold)}`} />
         <Figure name="Measured on" value={formatNumber(row.n_images)} detail="held-out images" />
       </dl>
       {row.reason !== null && <p className="muted">{row.reason}</p>}
