@@ -126,6 +126,7 @@ class Train(Section):
     min_holdout_masks: Count
     recipe: str
     max_seconds: Seconds
+    steps: Annotated[int, Field(ge=0)]
     processes: Count
     automatic_masks: Literal["never", "always"]
     human_oversampling: Annotated[float, Field(ge=1, le=1000)]
@@ -145,7 +146,9 @@ class Detector(Section):
     """The box proposer of stage 2."""
 
     max_seconds: Seconds
+    steps: Annotated[int, Field(ge=0)]
     false_prefill_rate: Annotated[float, Field(gt=0, lt=1)]
+    undrawn_is_false: Annotated[float, Field(ge=0, le=1)]
 
 
 class Gc(Section):

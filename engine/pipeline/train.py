@@ -139,12 +139,13 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
 
 
 def _command(settings: Settings, slot: DeviceSlot, samples: Path, start: Path, out: Path) -> list[str]:
-    options = {
+    train = settings.train
+    limit = {"--steps": train.steps} if train.steps else {"--max-seconds": train.max_seconds}
+    options = limit | {
         "--recipe": settings.train.recipe,
         "--samples": samples,
         "--start": start,
         "--out": out,
-        "--max-seconds": settings.train.max_seconds,
         # Of CUDA's devices the trainer sees only its own, counted from nought.
         "--device": "cuda" if slot.device.startswith("cuda") else slot.device,
         "--processes": len(slot.devices),
