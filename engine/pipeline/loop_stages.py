@@ -16,7 +16,7 @@ from engine.config import Settings
 from engine.pipeline.loop_ask import ask_for
 from engine.pipeline.loop_images import head_of_queue
 from engine.pipeline.stages import Stage, queue_of, stage_of
-from engine.store.datasets import Dataset
+from engine.store.datasets import Dataset, take_export_ids
 from engine.store.detector_versions import DetectorVersion
 from engine.store.embeddings import Embedding
 from engine.store.generations import Generation
@@ -66,14 +66,27 @@ def ask_to_generate(
         "detector_version_id": None if detector is None else detector.id,
     }
     before, after = _key_around(stage, detector, version_id)
+    most = _most_masks(settings, stage)
+    # Reserved here, in the images' order, so that ids do not depend on which worker ends first.
+    reserved = take_export_ids(session, dataset.id, "mask", most * len(image_ids))[::most] if most else None
     keys = []
-    for image_id in image_ids:
+    for number, image_id in enumerate(image_ids):
         key = f"{before}{image_id}{after}"
         arguments = {"image_id": image_id} | shared
+        if reserved is not None:
+            arguments["first_export_id"] = reserved[number]
         short = key.removeprefix("propose:")
         if ask_for(session, settings, "propose", dataset.id, arguments, short, priority):
             keys.append(key)
     return list(session.scalars(select(Job.id).where(Job.unique_key.in_(keys)).order_by(Job.id)))
+
+
+def _most_masks(settings: Settings, stage: Stage) -> int:
+    """The most masks that one image can get at once; 0 where people accept, whose order is their own."""
+    if stage.accepts != "model":
+        return 0
+    n_candidates = 3 * int(stage.proposer["points_per_side"]) ** 2
+    return min(n_candidates, settings.limits.max_masks_per_image)
 
 
 def images_to_generate(

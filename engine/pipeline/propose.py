@@ -56,12 +56,14 @@ def propose(
     stage: str,
     config: dict[str, Any],
     detector_version_id: int | None = None,
+    first_export_id: int | None = None,
 ) -> Write:
     """Proposes masks of the image and returns the write of one Generation with its proposals.
 
     `config` holds the stage's [proposer] settings. With a detector, its confident boxes are masked; without,
     a grid of points is asked. The same image, weights and settings propose once: again changes nothing; in
-    stage 2 the same image and weights.
+    stage 2 the same image and weights. `first_export_id` begins the ids reserved for what stage 3 makes of
+    this image.
     Raises NotFound for unknown parents, BadInput for a detector of another model.
     """
     parents = _parents(work, image_id, model_version_id, detector_version_id)
@@ -77,7 +79,7 @@ def propose(
         session.execute(select(Image.id).where(Image.id == image_id).with_for_update())
         known = _known(session, run)
         if known is None:
-            known = _keep(session, parents, run, found, config, limit)
+            known = _keep(session, parents, run, found, config, limit, first_export_id)
         return {"generation": known.id, "n_proposals": known.n_proposals, "n_masks": known.n_masks}
 
     return write
@@ -147,6 +149,7 @@ def _keep(
     found: Sequence[ProposedMask],
     config: Mapping[str, Any],
     limit: int,
+    first_export_id: int | None,
 ) -> Generation:
     """The generation, also of nothing, its proposals, and in stage 3 the masks they become."""
     image = parents.image
@@ -158,7 +161,7 @@ def _keep(
         if run["stage"] == AUTOMATIC
         else []
     )
-    make_masks(session, image, accepted)
+    make_masks(session, image, accepted, first_export_id)
     generation = Generation(
         **run,
         dataset_id=image.dataset_id,

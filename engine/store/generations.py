@@ -64,10 +64,14 @@ def is_made_a_mask(source: str) -> ColumnElement[bool]:
     return exists().where(made, ~deleted)
 
 
-def make_masks(session: Session, image: Image, proposals: Sequence[Proposal]) -> list[Mask]:
+def make_masks(
+    session: Session, image: Image, proposals: Sequence[Proposal], first_export_id: int | None = None
+) -> list[Mask]:
     """The proposals of one image as masks of the model, just as they were proposed: accepted by the model
-    itself in stage 3, let stand by a person, whose review says so, in stage 2."""
-    export_ids = take_export_ids(session, image.dataset_id, "mask", len(proposals))
+    itself in stage 3, let stand by a person, whose review says so, in stage 2. Their export ids are the next
+    free ones, or count from `first_export_id`, reserved beforehand."""
+    if first_export_id is None:
+        first_export_id = take_export_ids(session, image.dataset_id, "mask", len(proposals)).start
     masks = [
         Mask(
             dataset_id=image.dataset_id,
@@ -89,7 +93,7 @@ def make_masks(session: Session, image: Image, proposals: Sequence[Proposal]) ->
             chosen=proposal.chosen,
             model_version_id=proposal.model_version_id,
         )
-        for proposal, export_id in zip(proposals, export_ids, strict=True)
+        for export_id, proposal in enumerate(proposals, first_export_id)
     ]
     session.add_all(masks)
     session.flush()

@@ -20,7 +20,9 @@ from engine.store.detector_versions import DetectorVersion
 from engine.store.generations import Generation
 from engine.store.images import Image, ImageProgress
 from engine.store.jobs import Job
+from engine.store.masks import Mask
 from engine.store.model_versions import ModelVersion
+from engine.store.runner import run_job
 from engine.store.snapshots import Snapshot
 from tests.factories import a_mask, a_model_version, a_proposal, a_snapshot, add, digest
 from tests.pipeline.conftest import Drawn, Lab, rows
@@ -183,6 +185,22 @@ def test_generating_again_takes_what_an_older_version_or_other_settings_did(lab:
 
         assert left(lab.version_id, again=True) == left(other, again=False) == 0
         assert left(other, again=True) == 6
+
+
+def test_ids_do_not_depend_on_which_image_is_ready_first(labs: Lab) -> None:
+    opened(labs, "fully_automatic", proposer=GRID)
+    due(labs)
+    for job in reversed(jobs(labs, "propose")):
+        assert run_job(labs.workspace, job.id, loop.arrow, "worker") == "done"
+    masks = rows(labs.workspace, select(Mask).order_by(Mask.export_id))
+    made = [(mask.image_id, mask.export_id) for mask in masks]
+    assert len({image_id for image_id, _ in made}) > 1
+    # By image, in the order in which the stage takes them, each from the start of its own block.
+    assert [image_id for image_id, _ in made] == sorted(image_id for image_id, _ in made)
+    firsts = {job.arguments["image_id"]: job.arguments["first_export_id"] for job in jobs(labs, "propose")}
+    for image_id, first in firsts.items():
+        ids = [export_id for image, export_id in made if image == image_id]
+        assert ids == list(range(first, first + len(ids)))
 
 
 def test_stage_3_embeds_nothing_ahead(lab: Lab) -> None:
