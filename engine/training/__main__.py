@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import MaskloopError
 from engine.training.dataset import FolderSamples, Samples
-from engine.training.distributed import die_with_parent, joined, launch
+from engine.training.distributed import die_with_parent, joined, launch, leave
 from engine.training.recipes import RECIPES, bundled_scenes, recipe, run_recipe
 from engine.training.trainer import Progress
 
@@ -66,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -31,7 +31,7 @@ import os, sys
 from pathlib import Path
 import torch
 from engine.training.dataset import FolderSamples
-from engine.training.distributed import joined
+from engine.training.distributed import joined, leave
 from engine.training.losses import LossWeights
 from engine.training.prompts import PromptRules
 from engine.training.state import pack, save_state
@@ -51,6 +51,7 @@ with joined() as ranks:
     else:
         train(config, samples, None, out, lambda progress: print(progress.step, flush=True),
               architecture=SMALL.to_dict(), ranks=ranks)
+leave(0)
 """
 
 
