@@ -71,7 +71,7 @@ class Tick:
     """One call looks once. Messages may be lost: what still waits is sent for again after `again_s`.
 
     A message only wakes a worker, who takes the most urgent job there is; so a few are enough, and a queue
-    that nobody reads stays short.
+    that nobody reads stays short. Without `asks` nothing new is asked for: somebody else turns the loop.
     """
 
     workspace: Workspace
@@ -79,11 +79,13 @@ class Tick:
     # Unread messages of one queue, at most: more than all workers together have places.
     limit: int = 32
     again_s: float = 5.0
+    asks: bool = True
     _sent: dict[str, tuple[float, list[Due]]] = field(default_factory=dict)
 
     def __call__(self) -> int:
         """Asks for due work and wakes workers for waiting jobs; returns how many messages went out."""
-        self._ask()
+        if self.asks:
+            self._ask()
         with self.workspace.read() as session:
             waiting = {queue: due(session, [queue], limit=self.limit) for queue in QUEUES}
         # An attempt is part of what is compared: for a job that came back to the queue one is woken at once.

@@ -42,7 +42,7 @@ def begin_home(settings: Settings) -> None:
     from engine.store.session import upgrade
 
     found = {path.name for path in settings.home.iterdir()} if settings.home.is_dir() else set()
-    if settings.database.url.startswith("sqlite") and found <= {"config.toml"}:
+    if settings.database.url.startswith("sqlite") and found <= {"config.toml", "stages"}:
         upgrade(settings)
 
 

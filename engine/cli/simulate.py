@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.dataset import begin_stage
+from engine.cli.lockstep import fingerprint, in_lockstep, worker_processes
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
 from engine.cli.showing import print_json, print_rows, progress_of, say
@@ -75,6 +78,13 @@ def simulate(
         bool, typer.Option("--three-stages", help="Then stages 2 (as many rounds) and 3: a row per round.")
     ] = False,
     points_per_side: Annotated[int, typer.Option(min=1, max=64, help="Of stage 3's grid.")] = 16,
+    lockstep: Annotated[
+        bool,
+        typer.Option("--lockstep", help="Fixed steps, one thread; says what equal runs share."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes that do the jobs (Redis); 0: this one.")
+    ] = 0,
     wander: Annotated[float, typer.Option(min=0, help="How far clicks miss their aim, pixels.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the measured masks and the wandering hand.")] = 0,
     home: Home = None,
@@ -85,20 +95,39 @@ def simulate(
     Annotate, retrain (--rounds times), annotate once more. They use the functions that serve the page; the
     truth reaches no table. Measured on masks of 64 px and more; one that never reaches 0.85 counts 20 clicks.
     """
+    if lockstep and train_seconds is not None:
+        raise BadInput("--lockstep counts steps (train.steps, detector.steps): leave out --train-seconds")
+    # First of all: torch reads how many threads it may use when it is imported.
+    overrides = in_lockstep(home) if lockstep else training(train_seconds)
     from engine.simulation.annotators import Habits
     from engine.simulation.campaign import Plan
 
     habits = Habits(target_iou, max_clicks, budget_s=budget, wander_px=wander)
     plan = Plan(rounds, images_per_round, masks_per_image, annotators, gate_masks, eval_masks, seed, habits)
-    with opened(home, training(train_seconds), begin=images is not None) as workspace:
+    with opened(home, overrides, begin=images is not None) as workspace:
         name = _dataset_of_its_own(workspace, dataset, images, truth)
-        campaign = campaign_on(workspace, name, read_truth(truth), plan)
-        by_round = _through_stages(campaign, rounds, points_per_side) if three_stages else []
-        if not three_stages:
-            campaign.run()
-        rows = campaign.figures()
+        with _work_of(workspace, workers, overrides) as work_off:
+            campaign = campaign_on(workspace, name, read_truth(truth), plan, work_off)
+            by_round = _through_stages(campaign, rounds, points_per_side) if three_stages else []
+            if not three_stages:
+                campaign.run()
+            rows = campaign.figures()
+        ended = [fingerprint(workspace, name)] if lockstep else []
     show_figures(by_round, as_json=as_json, columns=ROUND_COLUMNS)
     show_figures(rows, as_json=as_json)
+    show_figures(ended, as_json=as_json, columns={"masks": "masks", "export_sha256": "digest of the export"})
+
+
+@contextmanager
+def _work_of(
+    workspace: Workspace, n_workers: int, overrides: Mapping[str, Any]
+) -> Iterator[Callable[[], None]]:
+    """What runs due jobs until none is left: this process, or workers of its own."""
+    if n_workers == 0:
+        yield LocalWorker(workspace).until_idle
+        return
+    with worker_processes(workspace, n_workers, overrides) as crew:
+        yield crew.until_idle
 
 
 def training(seconds: float | None) -> dict[str, dict[str, object]]:
@@ -106,11 +135,13 @@ def training(seconds: float | None) -> dict[str, dict[str, object]]:
     return {} if seconds is None else {"train": {"max_seconds": seconds}}
 
 
-def campaign_on(workspace: Workspace, dataset: str, truth: Truth, plan: Plan) -> Campaign:
-    """A campaign whose jobs run in this process and whose lines go to stderr."""
+def campaign_on(
+    workspace: Workspace, dataset: str, truth: Truth, plan: Plan, work: Callable[[], None] | None = None
+) -> Campaign:
+    """A campaign whose lines go to stderr; its jobs run in this process, or as `work` does them."""
     from engine.simulation.campaign import Campaign
 
-    return Campaign(workspace, dataset, truth, plan, LocalWorker(workspace).until_idle, say)
+    return Campaign(workspace, dataset, truth, plan, work or LocalWorker(workspace).until_idle, say)
 
 
 def _through_stages(campaign: Campaign, rounds: int, points_per_side: int) -> list[dict[str, Any]]:

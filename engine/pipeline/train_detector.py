@@ -246,7 +246,8 @@ def _complaint(figures: DetectorFigures, threshold: float | None, false_prefill_
             return f"it is no better than {name} on {figures.n_images} held-out images"
     if threshold is None:
         right = f"{1 - false_prefill_rate:.0%} of at least {FEWEST_BOXES} boxes"
-        return f"at no score are {right} right on held-out images"
+        hint = "detector.undrawn_is_false says how what nobody drew is counted"
+        return f"at no score are {right} right on held-out images ({hint})"
     return None
 
 

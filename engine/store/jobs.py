@@ -128,6 +128,13 @@ def n_waiting(session: Session, queue: str | None = None) -> int:
     return session.scalar(waiting if queue is None else waiting.where(Job.queue == queue)) or 0
 
 
+def n_open(session: Session) -> int:
+    """How many jobs are queued or running; at 0 the ledger is drained."""
+    return (
+        session.scalar(select(func.count()).select_from(Job).where(Job.state.in_(("queued", "running")))) or 0
+    )
+
+
 def due(session: Session, queues: Sequence[str] | None = None, limit: int = 100) -> list[Due]:
     """What a worker may claim now, most urgent first: queued and due, or running with its lease run out."""
     columns = (Job.id, Job.kind, Job.queue, Job.attempt, Job.priority)

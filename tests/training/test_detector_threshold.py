@@ -56,6 +56,11 @@ def test_what_was_refused_is_false_and_what_nobody_drew_in_part() -> None:
         sample = DetectorSample(np.zeros((1, 1, 1)), (60, 60), truth, refused, complete)
         found = falseness_of(boxes, np.array([0.9, 0.8, 0.7]), sample, 0.25)
         assert found.tolist() == expected
+    # The wheel of a car that was drawn whole, and a box around the car and half the street.
+    parts = np.array([[2, 2, 6, 6], [0, 0, 18, 10]], float)
+    sample = DetectorSample(np.zeros((1, 1, 1)), (60, 60), truth, truth[:0], False)
+    assert falseness_of(parts, np.array([0.9, 0.8]), sample, 0.25).tolist() == [1.0, 0.0]
+    assert falseness_of(parts * [1, 1, 2, 1], np.array([0.9, 0.8]), sample, 0.25).tolist() == [1.0, 1.0]
     nothing = DetectorSample(np.zeros((1, 1, 1)), (60, 60), np.zeros((0, 4)), np.zeros((0, 4)), False)
     assert falseness_of(np.zeros((0, 4)), np.zeros(0), nothing, 0.25).tolist() == []
 
