@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
 from engine.config import Settings, configs_folder, load_settings
 from engine.store.session import Workspace, open_workspace, upgrade
@@ -18,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Rounds come sooner in tests than people would want them.
 RETRAIN_AFTER = 4
 POSTGRES = "postgresql://postgres@127.0.0.1:5432"
+REDIS = "redis://127.0.0.1:6379/0"
 
 
 def missing(what: str) -> None:
@@ -136,6 +138,20 @@ def workspace(request: pytest.FixtureRequest) -> Workspace:
     opened = request.getfixturevalue(f"{request.param}_workspace")
     assert isinstance(opened, Workspace)
     return opened
+
+
+@pytest.fixture
+def redis_prefix() -> Iterator[str]:
+    """A key prefix of the test's own; every key under it is removed afterwards."""
+    server = redis.Redis.from_url(REDIS, socket_connect_timeout=2)
+    try:
+        server.ping()
+    except redis.RedisError:
+        missing("no Redis on 127.0.0.1:6379")
+    prefix = f"maskloop-test-{secrets.token_hex(4)}:"
+    yield prefix
+    for key in server.scan_iter(f"{prefix}*"):
+        server.delete(key)
 
 
 @pytest.fixture(scope="session")

@@ -69,16 +69,22 @@ class WorkerProcesses:
             return jobs.n_open(session)
 
 
+def check_broker(home: Path | None) -> None:
+    """BadInput where several processes could not be woken."""
+    from engine.config import load_settings
+
+    if load_settings(home).worker.broker.startswith("memory:"):
+        raise BadInput(
+            "--workers needs a broker between processes: MASKLOOP_WORKER__BROKER=redis://HOST:6379/0"
+        )
+
+
 @contextmanager
 def worker_processes(workspace: Workspace, n: int, overrides: Mapping[str, Any]) -> Iterator[WorkerProcesses]:
-    """`n` worker processes on this home until the block ends. Raises BadInput without a broker for them."""
+    """`n` worker processes on this home until the block ends."""
     from engine.config import environment_of
 
     settings = workspace.settings
-    if settings.worker.broker.startswith("memory:"):
-        raise BadInput(
-            "--workers needs a broker between processes: set MASKLOOP_WORKER__BROKER=redis://HOST:6379/0"
-        )
     commands = {f"worker-{number}": ["workers", "--no-tick"] for number in range(1, n + 1)}
     commands["waker"] = ["workers", "--only-wake"]
     environment = os.environ | environment_of(settings.home, overrides)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.dataset import begin_stage
-from engine.cli.lockstep import fingerprint, in_lockstep, worker_processes
+from engine.cli.lockstep import check_broker, fingerprint, in_lockstep, worker_processes
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
 from engine.cli.showing import print_json, print_rows, progress_of, say
@@ -97,6 +97,8 @@ def simulate(
     """
     if lockstep and train_seconds is not None:
         raise BadInput("--lockstep counts steps (train.steps, detector.steps): leave out --train-seconds")
+    if workers:
+        check_broker(home)
     # First of all: torch reads how many threads it may use when it is imported.
     overrides = in_lockstep(home) if lockstep else training(train_seconds)
     from engine.simulation.annotators import Habits

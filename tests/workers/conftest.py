@@ -1,7 +1,6 @@
 """A home with something to do, and real worker processes that do it."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import redis
 import torch
 from sqlalchemy import select
 
@@ -22,9 +20,7 @@ from engine.store.jobs import Job
 from engine.store.model_versions import ActiveModel, ModelVersion
 from engine.store.session import Workspace, open_workspace
 from tests import factories
-from tests.conftest import REPOSITORY, missing
-
-REDIS = "redis://127.0.0.1:6379/0"
+from tests.conftest import REDIS, REPOSITORY
 
 
 @pytest.fixture(scope="session")
@@ -105,20 +101,6 @@ def wait_for(reached: Callable[[], bool], seconds: float = 60.0) -> None:
     while not reached():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-@pytest.fixture
-def redis_prefix() -> Iterator[str]:
-    """A key prefix of the test's own; every key under it is removed afterwards."""
-    server = redis.Redis.from_url(REDIS, socket_connect_timeout=2)
-    try:
-        server.ping()
-    except redis.RedisError:
-        missing("no Redis on 127.0.0.1:6379")
-    prefix = f"maskloop-test-{secrets.token_hex(4)}:"
-    yield prefix
-    for key in server.scan_iter(f"{prefix}*"):
-        server.delete(key)
 
 
 @pytest.fixture(params=["sqlite and memory", "postgres and redis"])

@@ -16,7 +16,8 @@ from engine.store import jobs
 from engine.store.events import Event
 from engine.store.jobs import Job
 from engine.store.session import Workspace
-from tests.workers.conftest import REDIS, Farm, reopened, wait_for
+from tests.conftest import REDIS
+from tests.workers.conftest import Farm, reopened, wait_for
 
 ROUGH = "tests.workers.rough"
 

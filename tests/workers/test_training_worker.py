@@ -18,7 +18,8 @@ from engine.store.model_versions import ModelVersion
 from engine.store.session import Workspace
 from engine.store.snapshots import SnapshotImage, SnapshotMask
 from tests import factories
-from tests.workers.conftest import REDIS, Farm, reopened, wait_for
+from tests.conftest import REDIS
+from tests.workers.conftest import Farm, reopened, wait_for
 from tests.workers.test_pool import state_of
 
 pytestmark = pytest.mark.slow
@@ -125,3 +126,21 @@ def test_a_killed_worker_leaves_no_trainer_behind(farm: Farm, small_model: tuple
 
 def is_worker(process_id: int) -> bool:
     return "engine.training" not in Path(f"/proc/{process_id}/cmdline").read_text()
+
+
+def test_a_trainer_that_falls_silent_is_ended_and_the_next_attempt_goes_on(
+    farm: Farm, small_model: tuple[bytes, bytes]
+) -> None:
+    """As ranks that wait for each other for ever. Its listener leaves in good order, so its process stays."""
+    farm.overrides["worker"] |= {"stall_s": 30.0}
+    job_id = ask_for_training(farm.workspace, small_model)
+    worker = farm.start("--queues", "train")
+    wait_for(lambda: step_of(farm, job_id) >= 5, 180)
+    before = descendants(worker.pid)
+    trainers = [process_id for process_id in before if not is_worker(process_id)]
+    for process_id in trainers:
+        os.kill(process_id, signal.SIGSTOP)
+    wait_for(lambda: "no progress for 30 s" in str(job_of(farm, job_id).reason), 60)
+    wait_for(lambda: all(state_of(process_id) == "Z" for process_id in trainers), 5)
+    wait_for(lambda: job_of(farm, job_id).attempt == 2 and step_of(farm, job_id) >= 5, 180)
+    assert set(before) - set(trainers) <= set(descendants(worker.pid)), "its worker's child is another"
