@@ -72,6 +72,18 @@ def test_a_job_message_delivered_three_times_embeds_once(workspace: Workspace, t
         assert session.scalars(select(Job.attempt)).all() == [1]
 
 
+def test_one_that_only_wakes_sends_for_what_waits_and_asks_for_nothing(
+    workspace: Workspace, tiny_weights: bytes
+) -> None:
+    open_stage(workspace, tiny_weights, n_images=2)
+    broker = Mailbox()
+    waker = Tick(workspace, broker, asks=False)
+    assert waker() == 0 and broker.sent == []
+    with workspace.write() as session:
+        assert loop.due(session, workspace.settings) == 2
+    assert waker() == 2 and len(broker.sent) == 2
+
+
 def test_due_work_is_asked_once_however_many_tick(workspace: Workspace, tiny_weights: bytes) -> None:
     open_stage(workspace, tiny_weights, n_images=2)
     broker = Mailbox()
