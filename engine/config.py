@@ -91,6 +91,7 @@ class Worker(Section):
     lease_s: Seconds
     heartbeat_s: Seconds
     tick_s: Seconds
+    stall_s: Seconds
     max_attempts: Count
     max_waiting: Count
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from engine.modeling.layers import MLPBlock, neck, window_partition, window_unpartition
+from engine.modeling.layers import MLPBlock, ResidualBlock, neck, window_partition, window_unpartition
 from engine.modeling.sam_config import STRIDE_PX, VitConfig
 
 
@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
         return patches.permute(0, 2, 3, 1)
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """A transformer block; `window_size` 0 attends over the whole grid."""
 
     def __init__(self, dim: int, num_heads: int, window_size: int, grid: int) -> None:
@@ -64,8 +64,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, g, g, dim) -> the same shape."""
-        x = x + self._attend(self.norm1(x))
-        mixed: Tensor = x + self.mlp(self.norm2(x))
+        x = x + self.kept(self._attend(self.norm1(x)))
+        mixed: Tensor = x + self.kept(self.mlp(self.norm2(x)))
         return mixed
 
     def _attend(self, x: Tensor) -> Tensor:

@@ -37,6 +37,28 @@ class MLPBlock(nn.Module):
         return hidden
 
 
+class ResidualBlock(nn.Module):
+    """A block whose branches are left out at random in training (stochastic depth, Huang et al. 2016)."""
+
+    # Share of the examples that go past each branch; `set_drop_path` raises it with the block's depth.
+    drop_path = 0.0
+
+    def kept(self, branch: Tensor) -> Tensor:
+        """(B, ...) with whole examples set to zero and the others scaled up; outside of training as it is."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        share = 1.0 - self.drop_path
+        shape = (len(branch),) + (1,) * (branch.ndim - 1)
+        return branch * torch.empty(shape, dtype=branch.dtype, device=branch.device).bernoulli_(share) / share
+
+
+def set_drop_path(encoder: nn.Module, rate: float) -> None:
+    """Sets the rates of an encoder's blocks: 0 at the first, `rate` at the last, even steps between."""
+    blocks = [module for module in encoder.modules() if isinstance(module, ResidualBlock)]
+    for index, block in enumerate(blocks):
+        block.drop_path = rate * index / max(1, len(blocks) - 1)
+
+
 def neck(in_dim: int, out_dim: int) -> nn.Sequential:
     """The encoder's last step: (B, in_dim, g, g) -> (B, out_dim, g, g)."""
     return nn.Sequential(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.modeling.layers import neck, window_partition, window_unpartition
+from engine.modeling.layers import ResidualBlock, neck, window_partition, window_unpartition
 from engine.modeling.sam_config import UPSCALING, TinyVitConfig
 
 
@@ -107,7 +107,7 @@ class Layer(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class MBConv(nn.Module):
+class MBConv(ResidualBlock):
     """Inverted bottleneck with expansion 4; (B, dim, H, W) keeps its shape."""
 
     def __init__(self, dim: int) -> None:
@@ -120,7 +120,7 @@ class MBConv(nn.Module):
         """See the class."""
         # The last activation stands after the sum, unlike in MobileNet.
         hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
-        return F.gelu(x + self.conv3(hidden))
+        return F.gelu(x + self.kept(self.conv3(hidden)))
 
 
 class PatchMerging(nn.Module):
@@ -138,7 +138,7 @@ class PatchMerging(nn.Module):
         return merged
 
 
-class TinyViTBlock(nn.Module):
+class TinyViTBlock(ResidualBlock):
     """Windowed attention, a depthwise convolution that joins the windows, a feed-forward part."""
 
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
@@ -151,10 +151,10 @@ class TinyViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> the same shape."""
         channels_last = x.permute(0, 2, 3, 1)
-        channels_last = channels_last + self._attend(channels_last)
+        channels_last = channels_last + self.kept(self._attend(channels_last))
         # No residual here: the convolution replaces what attention gave.
         x = self.local_conv(channels_last.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = x + self.mlp(x)
+        x = x + self.kept(self.mlp(x))
         return x.permute(0, 3, 1, 2)
 
     def _attend(self, x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from engine.geometry.points import interior_point
 from engine.training.dataset import Sample
-from engine.training.evaluate import farthest_inside, iou
+from engine.training.evaluate import iou
 
 Mask = NDArray[np.bool_]
 Segmenter = Callable[[NDArray[np.uint8], tuple[int, int]], Mask]
@@ -60,7 +61,7 @@ def mean_one_click_iou(segment: Segmenter, samples: Iterable[Sample], min_area_p
         for index in range(len(sample.masks)):
             truth = sample.mask(index)
             if np.count_nonzero(truth) >= min_area_px:
-                ious.append(iou(segment(sample.image, farthest_inside(truth)), truth))
+                ious.append(iou(segment(sample.image, interior_point(truth)), truth))
     return float(np.mean(ious)) if ious else 0.0
 
 

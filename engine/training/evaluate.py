@@ -4,9 +4,13 @@ the mask farthest from its border, each next one the centre of the largest error
 A simulated session equals the one a person would have with the same clicks: first the candidate with the
 highest predicted IoU of three, then the single mask, the chosen logits fed back each time. All masks of a
 picture advance together, one click per decoder call, and leave once they have reached their target.
+
+The oracle (section 7.1) picks the candidate nearest to the truth instead, where several are offered: after
+the first click. What follows goes on from it, as for a person who looks through the three.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from engine.errors import BadInput
+from engine.geometry.points import interior_point
 from engine.modeling.predictor import encode_image
 from engine.modeling.sam import Sam
 from engine.modeling.upscale import upscale_logits
@@ -50,7 +56,10 @@ class ClickBackend(Protocol):
 @dataclass(frozen=True)
 class ClickScores:
     """Per mask, in the order of the samples: `ious` (n, cap), NaN after the mask left; `clicks` to the target
-    IoU (the cap where it was never reached); `area_px`; the numbers of its sample and of its mask there."""
+    IoU (the cap where it was never reached); `area_px`; the numbers of its sample and of its mask there.
+
+    Where they were asked for: `oracle_ious` (n, max(n_clicks)), and `ceilings` (n,), the best IoU that the
+    logits can express."""
 
     ious: Floats
     clicks: NDArray[np.int64]
@@ -58,6 +67,8 @@ class ClickScores:
     sample_index: NDArray[np.int64]
     mask_index: NDArray[np.int64]
     noc_iou: float
+    oracle_ious: Floats | None = None
+    ceilings: Floats | None = None
 
     def mean_iou(self, n_clicks: int) -> float:
         """Mean IoU after that many clicks."""
@@ -66,6 +77,33 @@ class ClickScores:
     def mean_clicks(self) -> float:
         """Mean number of clicks to the target IoU."""
         return float(np.mean(self.clicks))
+
+    def reached(self, target_iou: float, cap: int) -> NDArray[np.bool_]:
+        """Which masks met that IoU within `cap` clicks, (n,); the target is at most `noc_iou`."""
+        met: NDArray[np.bool_] = self._met(target_iou, cap).any(axis=1)
+        return met
+
+    def clicks_to(self, target_iou: float, cap: int) -> NDArray[np.int64]:
+        """Clicks to that IoU (n,), `cap` where `cap` clicks did not reach it; at most `noc_iou`."""
+        met = self._met(target_iou, cap)
+        return np.where(met.any(axis=1), met.argmax(axis=1) + 1, cap)
+
+    def _met(self, target_iou: float, cap: int) -> NDArray[np.bool_]:
+        if target_iou > self.noc_iou:
+            raise BadInput(f"clicks were counted to IoU {self.noc_iou}, not to {target_iou}: measure again")
+        return np.asarray(np.nan_to_num(self.ious[:, :cap], nan=-1.0) >= target_iou)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One mask's part of the scores."""
+
+    ious: Floats
+    oracle_ious: Floats | None
+    ceiling: float
+    area_px: int
+    sample_index: int
+    mask_index: int
 
 
 def evaluate_clicks(
@@ -77,11 +115,15 @@ def evaluate_clicks(
     min_area_px: int = 64,
     n_masks: int | None = None,
     chunk: int = 8,
+    oracle: bool = False,
+    ceiling: Callable[[Mask], float] | None = None,
 ) -> ClickScores:
     """Clicks on every mask of at least `min_area_px` pixels until IoU `noc_iou`, at most `cap` times.
 
     Every mask gets max(n_clicks) clicks, so those means are over all masks. `n_masks` limits the masks taken
-    per picture (evenly spaced). With cap equal to max(n_clicks) the costly tail is left out.
+    per picture (evenly spaced). With cap equal to max(n_clicks) the costly tail is left out. With `oracle`
+    the same clicks are made once more on the candidate nearest to the truth; `ceiling` gives a mask's best
+    IoU.
     """
     least, rows = max(n_clicks), []
     for number, sample in enumerate(samples):
@@ -93,20 +135,37 @@ def evaluate_clicks(
         for start in range(0, len(kept), chunk):
             part = kept[start : start + chunk]
             session = Session(backend, embedding, [truth for _, truth in part])
-            ious = session.run(least, max(cap, least), noc_iou)
-            for (index, truth), row in zip(part, ious, strict=True):
-                rows.append((row, int(np.count_nonzero(truth)), number, index))
-    return as_scores(rows, noc_iou, cap, max(cap, least))
+            ious = session.run(session.most_confident(), least, max(cap, least), noc_iou)
+            best = session.oracle_ious(ious, least) if oracle else None
+            for place, (index, truth) in enumerate(part):
+                reach = ceiling(truth) if ceiling else np.nan
+                of_oracle = None if best is None else best[place]
+                area_px = int(np.count_nonzero(truth))
+                rows.append(_Row(ious[place], of_oracle, reach, area_px, number, index))
+    return _as_scores(rows, noc_iou, cap, max(cap, least), least if oracle else 0, ceiling is not None)
 
 
-def as_scores(rows: list[tuple[Floats, int, int, int]], noc_iou: float, cap: int, width: int) -> ClickScores:
+def _as_scores(
+    rows: Sequence[_Row], noc_iou: float, cap: int, width: int, n_oracle: int, has_ceilings: bool
+) -> ClickScores:
     """Collects per-mask rows; an empty list gives empty arrays."""
-    ious = np.array([row[0] for row in rows], dtype=np.float32).reshape(len(rows), width)
+    ious = np.array([row.ious for row in rows], dtype=np.float32).reshape(len(rows), width)
     reached = np.nan_to_num(ious, nan=-1.0) >= noc_iou
     first = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, cap)
-    columns = np.array([row[1:] for row in rows], dtype=np.int64).reshape(len(rows), 3)
-    area_px, sample_index, mask_index = columns.T
-    return ClickScores(ious, np.minimum(first, cap), area_px, sample_index, mask_index, noc_iou)
+    columns = [(row.area_px, row.sample_index, row.mask_index) for row in rows]
+    area_px, sample_index, mask_index = np.array(columns, dtype=np.int64).reshape(len(rows), 3).T
+    oracle = np.array([row.oracle_ious for row in rows], dtype=np.float32) if n_oracle else None
+    ceilings = np.array([row.ceiling for row in rows], dtype=np.float32) if has_ceilings else None
+    return ClickScores(
+        ious,
+        np.minimum(first, cap),
+        area_px,
+        sample_index,
+        mask_index,
+        noc_iou,
+        None if oracle is None else oracle.reshape(len(rows), n_oracle),
+        ceilings,
+    )
 
 
 def evenly(n: int, wanted: int | None) -> list[int]:
@@ -117,22 +176,41 @@ def evenly(n: int, wanted: int | None) -> list[int]:
 
 
 class Session:
-    """Clicks on a few masks of one picture, in step."""
+    """Clicks on a few masks of one picture, in step. The first click is answered at once by `offered`: all
+    candidates (n masks, k, s, s) with their predicted IoU (n, k)."""
 
     def __init__(self, backend: ClickBackend, embedding: Any, truths: list[Mask]) -> None:
         self.backend, self.embedding, self.truths = backend, embedding, truths
         self.hw = (int(truths[0].shape[0]), int(truths[0].shape[1]))
-        clicks = [(*farthest_inside(truth), 1) for truth in truths]
-        self.coords = np.array([[click[:2]] for click in clicks], dtype=np.float32)
-        self.labels = np.array([[click[2]] for click in clicks], dtype=np.int64)
-        self.logits: Floats | None = None
+        self.coords = np.array([[interior_point(truth)] for truth in truths], dtype=np.float32)
+        self.labels = np.ones((len(truths), 1), dtype=np.int64)
+        self.offered, self.scores = backend.decode(
+            embedding, self.hw, self.coords, self.labels, None, multimask=True
+        )
+        self.logits = self.offered[:, 0]
 
-    def run(self, least: int, cap: int, target: float) -> Floats:
-        """IoU after each click, (n masks, cap)."""
+    def most_confident(self) -> NDArray[np.int64]:
+        """The candidate that a person sees first, per mask (n,)."""
+        return self.scores.argmax(axis=1)
+
+    def nearest(self) -> NDArray[np.int64]:
+        """The candidate with the highest IoU, per mask (n,): what an oracle picks, and a person may."""
+        picked = []
+        for candidates, truth in zip(self.offered, self.truths, strict=True):
+            masks = self.backend.upscale(candidates, self.hw) > 0
+            picked.append(int(np.argmax([iou(mask, truth) for mask in masks])))
+        return np.array(picked, dtype=np.int64)
+
+    def run(self, picked: NDArray[np.int64], least: int, cap: int, target: float) -> Floats:
+        """IoU after each click, (n masks, cap), going on from the candidates `picked` (n,)."""
+        self.coords, self.labels = self.coords[:, :1], self.labels[:, :1]
+        self.logits = self.offered[np.arange(len(picked)), picked]
         ious = np.full((len(self.truths), cap), np.nan, dtype=np.float32)
         alive = np.arange(len(self.truths))
         for number in range(cap):
-            predicted = self.predict(alive, first=number == 0)
+            if number > 0:
+                self.decode(alive)
+            predicted = self.backend.upscale(self.logits[alive], self.hw) > 0
             for mask, index in zip(predicted, alive, strict=True):
                 ious[index, number] = iou(mask, self.truths[index])
             staying = (ious[alive, number] < target) | (number + 1 < least)
@@ -142,18 +220,32 @@ class Session:
             self.add_clicks(alive, predicted)
         return ious
 
-    def predict(self, alive: NDArray[np.int64], first: bool) -> Mask:
-        """The chosen masks (n alive, H, W) after the clicks so far; keeps their logits for the next turn."""
-        mask_input = None if self.logits is None else self.logits[alive][:, None]
-        logits, scores = self.backend.decode(
-            self.embedding, self.hw, self.coords[alive], self.labels[alive], mask_input, multimask=first
+    def oracle_ious(self, ious: Floats, n_clicks: int) -> Floats:
+        """(n, n_clicks) as `run` gives them, had the nearest candidate been picked after the first click.
+
+        `ious` are those of the most confident one; where that is the nearest, nothing is clicked again.
+        """
+        nearest, oracle = self.nearest(), ious[:, :n_clicks].copy()
+        rows = np.flatnonzero(nearest != self.most_confident())
+        if len(rows):
+            other = copy(self)
+            other.truths = [self.truths[row] for row in rows]
+            other.coords, other.labels = self.coords[rows], self.labels[rows]
+            other.offered, other.scores = self.offered[rows], self.scores[rows]
+            oracle[rows] = other.run(nearest[rows], n_clicks, n_clicks, np.inf)
+        return oracle
+
+    def decode(self, alive: NDArray[np.int64]) -> None:
+        """The single mask after the clicks so far takes the place of the logits it was made from."""
+        logits, _ = self.backend.decode(
+            self.embedding,
+            self.hw,
+            self.coords[alive],
+            self.labels[alive],
+            self.logits[alive][:, None],
+            multimask=False,
         )
-        chosen = logits[np.arange(len(alive)), scores.argmax(axis=1)]
-        if self.logits is None:
-            self.logits = chosen
-        else:
-            self.logits[alive] = chosen
-        return self.backend.upscale(chosen, self.hw) > 0
+        self.logits[alive] = logits[:, 0]
 
     def add_clicks(self, alive: NDArray[np.int64], predicted: Mask) -> None:
         """One more click per living mask; the others get a copy of their last, which nobody reads."""
@@ -177,22 +269,14 @@ def bounds(mask: Mask) -> tuple[slice, slice]:
     return slice(int(ys[0]), int(ys[-1]) + 1), slice(int(xs[0]), int(xs[-1]) + 1)
 
 
-def farthest_inside(region: Mask) -> tuple[int, int]:
-    """The pixel (x, y) of the region farthest from everything outside it; the picture's edge is outside."""
-    rows, columns = bounds(region)
-    depth = ndimage.distance_transform_edt(np.pad(region[rows, columns], 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return int(x) + columns.start, int(y) + rows.start
-
-
 def next_click(predicted: Mask, truth: Mask) -> tuple[int, int, int]:
     """The centre (x, y) of the largest connected error and its label: 1 where mask is missing, 0 where it is
     too much. A perfect prediction is clicked in its middle."""
     missing, surplus = largest_component(truth & ~predicted), largest_component(predicted & ~truth)
     if missing[1] == 0 and surplus[1] == 0:
-        return (*farthest_inside(truth), 1)
+        return (*interior_point(truth), 1)
     region, label = (missing[0], 1) if missing[1] >= surplus[1] else (surplus[0], 0)
-    return (*farthest_inside(region), label)
+    return (*interior_point(region), label)
 
 
 def largest_component(region: Mask) -> tuple[Mask, int]:

@@ -8,6 +8,7 @@ from engine.errors import NotFound
 from engine.training.dataset import Mixture, Samples, SceneSamples
 from engine.training.distributed import ALONE, Ranks
 from engine.training.losses import LossWeights
+from engine.training.pictures import Pixels
 from engine.training.prompts import PromptRules
 from engine.training.trainer import Progress, TrainConfig, train
 from engine.training.views import ViewRules
@@ -114,6 +115,23 @@ _SHOWN = replace(
     ema_decay=0.99,
 )
 
+# What the paper trains with (appendix A): 256 pictures an update, four at a time here; more GPUs share them.
+_PAPER = TrainConfig(
+    "paper",
+    steps=90_000,
+    n_images=4,
+    n_masks=64,
+    views=ViewRules(window_px=1024, flip=False),
+    warmup_steps=250,
+    lr_drops=(60_000 / 90_000, 86_666 / 90_000),
+    layer_decay=0.8,
+    drop_path=0.4,
+    clip_norm=0.1,
+    accumulate=64,
+    bfloat16=True,
+)
+_JITTERED = replace(_PAPER.views, scale=(0.1, 2.0))
+
 RECIPES: dict[str, tuple[TrainConfig, ...]] = {
     "bundled-tiny": (_SCENES, _SMALL_BATCHES, _LONG, _ROUNDS, _POLISH, _WHOLE, _SHOWN),
     # A retraining round: windows again, the encoder moved gently, norms kept. On two busy cores 75 s
@@ -140,16 +158,21 @@ RECIPES: dict[str, tuple[TrainConfig, ...]] = {
             checkpoint_every=25,
         ),
     ),
-    # What the paper trains with (appendix A), for those with the hardware for it.
-    "paper": (
-        TrainConfig(
-            "paper",
-            steps=90_000,
-            n_images=4,
-            n_masks=64,
-            views=ViewRules(window_px=1024),
-            encoder_lr_scale=1.0,
-            clip_norm=0.1,
+    "paper": (_PAPER,),
+    # With the masks of stages 1 and 2 alone: large-scale jitter, as nothing else is varied.
+    "paper-first-stages": (replace(_PAPER, recipe="paper-first-stages", views=_JITTERED),),
+    "paper-vit-b": (
+        replace(_PAPER, recipe="paper-vit-b", steps=180_000, layer_decay=0.6, drop_path=0.6, accumulate=32),
+    ),
+    # The model that made SA-1B (appendix B): points only, four of them, and a third decoder layer.
+    "generator": (
+        replace(
+            _PAPER,
+            recipe="generator",
+            steps=177_656,
+            views=_JITTERED,
+            prompts=PromptRules(rounds=4, box_share=0.0, n_rounds_without_point=0),
+            decoder_depth=3,
         ),
     ),
 }
@@ -186,6 +209,8 @@ def run_recipe(
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     ranks: Ranks = ALONE,
+    architecture: str = "tiny",
+    on_picture: Callable[[int, Pixels], None] | None = None,
 ) -> Path | None:
     """Runs the stages, each from the last one's weights, in `out_dir/NAME`; returns the last checkpoint.
 
@@ -193,7 +218,9 @@ def run_recipe(
     """
     for stage in stages:
         folder = out_dir / stage.recipe
-        written = train(stage, samples, start, folder, on_progress, should_stop, ranks=ranks)
+        written = train(
+            stage, samples, start, folder, on_progress, should_stop, architecture, ranks, on_picture
+        )
         if written is None:
             return None
         start = written

@@ -14,6 +14,7 @@ from engine.modeling.sam import Sam
 from engine.training.dataset import Sample, Samples
 from engine.training.grouping import GroupingHead, grouping_loss
 from engine.training.losses import LossWeights, mask_iou, prompt_loss
+from engine.training.precision import autocast
 from engine.training.prompts import (
     PromptRules,
     error_points,
@@ -135,7 +136,8 @@ def as_labelled_points(first: FirstPrompts) -> tuple[Tensor, Tensor]:
 class PromptedDecoder:
     """Decoder calls on one batch's embedding, for a window at some place of the model's frame."""
 
-    def __init__(self, sam: Sam, embedding: Tensor, batch: Batch) -> None:
+    def __init__(self, sam: Sam, embedding: Tensor, batch: Batch, bfloat16: bool = False) -> None:
+        self.bfloat16 = bfloat16
         n_masks = len(batch.targets) // len(batch.images)
         self.sam = sam
         self.embedding = embedding.repeat_interleave(n_masks, dim=0)
@@ -147,7 +149,14 @@ class PromptedDecoder:
     def __call__(
         self, coords: Tensor, labels: Tensor, mask_input: Tensor | None, multimask: bool
     ) -> tuple[Tensor, Tensor]:
-        """Window-pixel prompts (B, n, 2), (B, n) give logits (B, k, s, s) and scores (B, k)."""
+        """Window-pixel prompts (B, n, 2), (B, n) give logits (B, k, s, s) and scores (B, k), in float32."""
+        with autocast(coords.device, self.bfloat16):
+            logits, scores = self._decoded(coords, labels, mask_input, multimask)
+        return logits.float(), scores.float()
+
+    def _decoded(
+        self, coords: Tensor, labels: Tensor, mask_input: Tensor | None, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
         encoder = self.sam.prompt_encoder
         sparse = encoder.embed_points(coords + self.origin_px, labels)
         if mask_input is None:
@@ -155,14 +164,14 @@ class PromptedDecoder:
             dense = no_mask.expand(len(self.embedding), -1, *self.embedding.shape[2:])
         else:
             dense = encoder.embed_mask(mask_input)
-        logits, scores = self.sam.mask_decoder(
+        answer: tuple[Tensor, Tensor] = self.sam.mask_decoder(
             image_embeddings=self.embedding,
             image_pe=self.position,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask,
         )
-        return logits, scores
+        return answer
 
 
 def run_rounds(
@@ -211,6 +220,7 @@ def take_step(
     grouping_weight: float,
     n_decoded: int,
     rng: np.random.Generator,
+    bfloat16: bool = False,
 ) -> StepReport:
     """Accumulates the gradients of one batch in the model's parameters; the optimizer is the caller's.
 
@@ -218,10 +228,11 @@ def take_step(
     """
     decoded, batch = first_masks(batch, n_decoded).on(sam.device), batch.on(sam.device)
     mean, sd = sam.pixel_mean.view(1, 3, 1, 1), sam.pixel_std.view(1, 3, 1, 1)
-    embedding = sam.image_encoder((batch.images - mean) / sd * batch.valid)
-    leaf = embedding.detach().requires_grad_()
+    with autocast(sam.device, bfloat16):
+        embedding = sam.image_encoder((batch.images - mean) / sd * batch.valid)
+    leaf = embedding.detach().float().requires_grad_()
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-    decode = PromptedDecoder(sam, leaf, decoded)
+    decode = PromptedDecoder(sam, leaf, decoded, bfloat16)
     total, first_iou, last_iou = run_rounds(decode, decoded, rules, weights, rng, generator)
     grouping = 0.0
     if head is not None and grouping_weight > 0:
@@ -232,7 +243,7 @@ def take_step(
         grouping = float(loss.detach())
     assert leaf.grad is not None
     if embedding.requires_grad:
-        torch.autograd.backward(embedding, leaf.grad)
+        torch.autograd.backward(embedding, leaf.grad.to(embedding.dtype))
     return StepReport(total, first_iou, last_iou, grouping)
 
 

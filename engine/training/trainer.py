@@ -5,7 +5,6 @@ bits (on one thread), and the saved state needs no generator. Several processes 
 distributed.py says what they have in common; the loop reads the same.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, field, replace
@@ -18,12 +17,16 @@ from torch import Tensor, nn
 
 from engine.errors import BadInput
 from engine.modeling.checkpoint import save_checkpoint
-from engine.modeling.registry import build_sam
+from engine.modeling.layers import set_drop_path
+from engine.modeling.registry import build_sam, resolve_config
 from engine.modeling.sam import Sam
 from engine.training.dataset import Samples
 from engine.training.distributed import ALONE, Ranks
 from engine.training.grouping import GroupingHead
 from engine.training.losses import LossWeights
+from engine.training.optimizer import learning_rate, make_optimizer
+from engine.training.pictures import Pixels, look
+from engine.training.precision import has_bfloat16
 from engine.training.prompts import PromptRules
 from engine.training.state import load_state, pack, save_state, unpack
 from engine.training.steps import StepReport, describe, draw_batch, take_step
@@ -49,8 +52,14 @@ class TrainConfig:
     losses: LossWeights = field(default_factory=LossWeights)
     lr: float = 8e-4
     encoder_lr_scale: float = 1.0
+    layer_decay: float = 1.0  # what the rate is multiplied by from one encoder layer to the one before
     warmup_steps: int = 250
     cooldown_share: float = 0.3
+    lr_drops: tuple[float, ...] = ()  # instead of a cooldown: shares of the run after which a tenth is left
+    drop_path: float = 0.0
+    accumulate: int = 1  # batches whose gradients make one update, over all ranks
+    bfloat16: bool = False  # where the machine computes in it; weights and losses stay float32
+    decoder_depth: int | None = None  # layers of the mask decoder, for a run from random weights
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     ema_decay: float = 0.998
@@ -59,6 +68,7 @@ class TrainConfig:
     grouping_steps: int = 0
     max_seconds: float | None = None
     checkpoint_every: int = 100
+    picture_every: int = 0  # steps between two pictures of what was learned; 0 is never
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class Progress:
     steps: int
     elapsed_s: float
     report: StepReport
+    recipe: str = ""
 
 
 @dataclass
@@ -98,6 +109,7 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     architecture: str | dict[str, Any] = "tiny",
     ranks: Ranks = ALONE,
+    on_picture: Callable[[int, Pixels], None] | None = None,
 ) -> Path | None:
     """Trains until the plan is done and returns the written checkpoint of averaged weights.
 
@@ -121,11 +133,18 @@ def train(
         replan(run, config)
         run.planned_steps = ranks.decided(run.planned_steps)
         if on_progress is not None and ranks.is_first:
-            on_progress(Progress(run.step, run.planned_steps, run.elapsed_s, report))
-        if run.step % config.checkpoint_every == 0 or run.step == run.planned_steps:
+            on_progress(Progress(run.step, run.planned_steps, run.elapsed_s, report, config.recipe))
+        if on_picture is not None and ranks.is_first and is_every(run.step, config.picture_every):
+            on_picture(run.step, look(run.sam, samples, config.views, config.prompts, config.seed))
+        if is_every(run.step, config.checkpoint_every) or run.step == run.planned_steps:
             write_once(ranks, lambda: save_run(run, config, out_dir))
     write_once(ranks, lambda: write_model(run, config, out_dir))
     return out_dir / MODEL_NAME
+
+
+def is_every(step: int, every: int) -> bool:
+    """Whether the step is one of those that many apart; never for 0."""
+    return every > 0 and step % every == 0
 
 
 def write_once(ranks: Ranks, write: Callable[[], object]) -> None:
@@ -144,7 +163,14 @@ def begin(
 ) -> Run:
     """A run at step 0, or where its saved state left it, on `device`."""
     torch.manual_seed(config.seed)
-    sam = build_sam(None if start else architecture, checkpoint=start, seed=config.seed).to(device)
+    wanted = None if start else sized(architecture, config.decoder_depth)
+    sam = build_sam(wanted, checkpoint=start, seed=config.seed).to(device)
+    if config.decoder_depth not in (None, sam.config.decoder_depth):
+        raise BadInput(
+            f"recipe {config.recipe} is for a decoder of {config.decoder_depth} layers, and {start} has"
+            f" {sam.config.decoder_depth}: start from random weights or from such a model"
+        )
+    set_drop_path(sam.image_encoder, config.drop_path)
     head = GroupingHead(sam.config.embedding_channels).to(device)
     ema = {name: value.detach().clone() for name, value in sam.state_dict().items()}
     run = Run(sam, head, ema, make_optimizer(sam, head, config), planned_steps=config.steps)
@@ -160,24 +186,11 @@ def begin(
     return run
 
 
-def make_optimizer(sam: Sam, head: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with four groups: encoder and the rest, each with and without weight decay (none on vectors)."""
-    encoder = list(sam.image_encoder.parameters())
-    others = [*sam.prompt_encoder.parameters(), *sam.mask_decoder.parameters(), *head.parameters()]
-    groups = []
-    for parameters, scale in ((encoder, config.encoder_lr_scale), (others, 1.0)):
-        for is_matrix, decay in ((True, config.weight_decay), (False, 0.0)):
-            members = [p for p in parameters if (p.ndim > 1) == is_matrix]
-            groups.append({"params": members, "weight_decay": decay, "lr_scale": scale})
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999))
-
-
-def learning_rate(step: int, planned_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, constant, then a cosine fall to a fiftieth over the last `cooldown_share`."""
-    warm = min(1.0, (step + 1) / max(1, min(config.warmup_steps, planned_steps // 4)))
-    cooldown = max(1, int(planned_steps * config.cooldown_share))
-    done = max(0.0, (step - (planned_steps - cooldown)) / cooldown)
-    return config.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+def sized(architecture: str | dict[str, Any], decoder_depth: int | None) -> str | dict[str, Any]:
+    """The architecture with so many decoder layers, as the paper's generator has three."""
+    if decoder_depth is None:
+        return architecture
+    return replace(resolve_config(architecture), decoder_depth=decoder_depth).to_dict()
 
 
 def advance(run: Run, config: TrainConfig, samples: Samples, ranks: Ranks = ALONE) -> StepReport:
@@ -188,13 +201,12 @@ def advance(run: Run, config: TrainConfig, samples: Samples, ranks: Ranks = ALON
     sam, rate = run.sam, learning_rate(run.step, run.planned_steps, config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-    views, n_images = step_views(config, run.step, sam.config.img_size)
-    batch = draw_batch(samples, n_images, config.n_masks, sam.config.img_size, views, rng)
-    # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
-    left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
-    report = take_step(
-        sam, run.head, batch, config.prompts, config.losses, config.grouping * left, config.n_decoded, rng
-    )
+    n_batches = max(1, config.accumulate // ranks.count)
+    reports = [accumulate(run, config, samples, rng) for _ in range(n_batches)]
+    if n_batches > 1:
+        for parameter in run.parts.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= n_batches
     ranks.average_gradients(run.parts.parameters())
     nn.utils.clip_grad_norm_(run.parts.parameters(), config.clip_norm)
     run.optimizer.step()
@@ -203,7 +215,28 @@ def advance(run: Run, config: TrainConfig, samples: Samples, ranks: Ranks = ALON
     run.optimizer.zero_grad(set_to_none=True)
     run.step += 1
     update_average(run, config)
-    return StepReport(*ranks.average(astuple(report)))
+    means = np.mean([astuple(report) for report in reports], axis=0)
+    return StepReport(*ranks.average(tuple(float(mean) for mean in means)))
+
+
+def accumulate(run: Run, config: TrainConfig, samples: Samples, rng: np.random.Generator) -> StepReport:
+    """Adds the gradients of one batch."""
+    sam = run.sam
+    views, n_images = step_views(config, run.step, sam.config.img_size)
+    batch = draw_batch(samples, n_images, config.n_masks, sam.config.img_size, views, rng)
+    # the helper's weight falls to nothing, so that the decoder alone shapes the end of training
+    left = max(0.0, 1 - run.step / config.grouping_steps) if config.grouping_steps else 0.0
+    return take_step(
+        sam,
+        run.head,
+        batch,
+        config.prompts,
+        config.losses,
+        config.grouping * left,
+        config.n_decoded,
+        rng,
+        config.bfloat16 and has_bfloat16(sam.device),
+    )
 
 
 def step_views(config: TrainConfig, step: int, img_size: int) -> tuple[ViewRules, int]:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.geometry.points import interior_point
 from engine.modeling.predictor import encode_image
 from engine.modeling.prompts import fold
 from engine.modeling.registry import build_sam
@@ -14,7 +15,7 @@ from engine.training.baselines import (
     mean_one_click_iou,
 )
 from engine.training.dataset import Sample
-from engine.training.evaluate import TorchBackend, evaluate_clicks, farthest_inside, next_click
+from engine.training.evaluate import TorchBackend, evaluate_clicks, next_click
 
 
 class Oracle:
@@ -83,10 +84,10 @@ def test_small_masks_are_left_out_and_rows_name_their_mask(disks) -> None:
 def test_the_first_click_is_farthest_from_the_border() -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:21, 20:51] = True
-    x, y = farthest_inside(mask)
+    x, y = interior_point(mask)
     assert y == 15 and 25 <= x <= 45
     whole = np.ones((11, 31), dtype=bool)  # the picture's edge is a border too
-    assert farthest_inside(whole)[1] == 5
+    assert interior_point(whole)[1] == 5
 
 
 def test_the_next_click_is_the_centre_of_the_largest_error_with_its_sign() -> None:
@@ -120,7 +121,7 @@ def test_a_simulated_session_equals_the_fold_of_its_prompts(disks, small) -> Non
     scores = evaluate_clicks(backend, [sample], n_clicks=(1, 4), cap=4)
     prompts, chosen, ious = [], [], []
     one, truth = OneImage(backend, sample.image), sample.mask(1)
-    x, y = farthest_inside(truth)
+    x, y = interior_point(truth)
     label = 1
     for _ in range(4):
         prompts.append({"kind": "point", "x": float(x), "y": float(y), "label": label})

@@ -22,7 +22,7 @@ def test_the_demos_theme_is_never_trained_on() -> None:
 
 
 def test_an_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(NotFound, match="bundled-tiny, finetune, paper"):
+    with pytest.raises(NotFound, match="bundled-tiny, finetune, generator, paper"):
         recipe("nothing")
 
 
@@ -36,6 +36,16 @@ def test_a_time_limit_is_shared_among_the_stages_by_their_steps() -> None:
 def test_the_paper_recipe_has_the_papers_eleven_rounds() -> None:
     (paper,) = RECIPES["paper"]
     assert paper.prompts.rounds == 11 and paper.losses.focal / paper.losses.dice == 20
+    assert paper.n_images * paper.accumulate == 256 and paper.views.max_area_share == 0.9
+    (generator,) = RECIPES["generator"]
+    assert (generator.prompts.rounds, generator.prompts.box_share, generator.decoder_depth) == (4, 0.0, 3)
+
+
+def test_steps_stand_in_place_of_any_time_limit() -> None:
+    (finetune,) = recipe("finetune", max_seconds=9.0, steps=40)
+    assert (finetune.steps, finetune.max_seconds) == (40, None)
+    stages = recipe("bundled-tiny", steps=1000)
+    assert sum(stage.steps for stage in stages) == pytest.approx(1000, abs=len(stages))
 
 
 def test_replay_mixes_scenes_into_small_sets(disks) -> None:
