@@ -129,6 +129,9 @@ class Train(Section):
     max_seconds: Seconds
     steps: Annotated[int, Field(ge=0)]
     processes: Count
+    tensorboard: str
+    mlflow: str
+    pictures_every: Annotated[int, Field(ge=0)]
     automatic_masks: Literal["never", "always"]
     human_oversampling: Annotated[float, Field(ge=1, le=1000)]
     eval_clicks: tuple[Count, ...]

@@ -81,6 +81,10 @@ WALLS = {
     "engine.simulation.campaign": wall(
         "engine.pipeline engine.geometry engine.errors engine.store.session", "numpy"
     ),
+    # a tracking server is somebody's own choice; TensorBoard comes with torch;
+    "engine.training.sinks": wall("engine.errors engine.training", NUMBERS | {"mlflow"}),
+    # an evaluation is drawn by an extra that the rest of the command does without;
+    "engine.cli.evaluation_plot": Wall(ENGINE, frozenset({"matplotlib"})),
     # the bundled model is trained on generated scenes.
     "engine.training.dataset": wall(
         "engine.geometry engine.errors engine.modeling engine.synthetic", NUMBERS
@@ -164,14 +168,15 @@ def test_arrows_never_import_each_other_and_stages_are_for_those_who_hand_out_wo
     # stages is no arrow but their settings: assign hands out images by its order and share, report tells it.
     allowed = {
         (f"engine.pipeline.{name}", "engine.pipeline.stages")
-        for name in ("loop_images", "loop_round", "loop_stages", "assign", "report")
+        for name in ("loop_images", "loop_round", "loop_stages", "loop_switch", "assign", "report")
     }
     # An embedding that is stored or made is no arrow either, but what two of them begin with.
     allowed |= {
         (f"engine.pipeline.{name}", "engine.pipeline.embedded") for name in ("propose", "train_detector")
     }
     # The loop's own files are one thing in parts.
-    names = ("loop", "loop_ask", "loop_images", "loop_round", "loop_schedule", "loop_stages", "schedule")
+    parts = ("ask", "images", "round", "schedule", "stages", "switch")
+    names = ("loop", "schedule", *(f"loop_{part}" for part in parts))
     allowed |= {(f"engine.pipeline.{a}", f"engine.pipeline.{b}") for a in names for b in names}
     found = []
     for path in sources("engine/pipeline"):

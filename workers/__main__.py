@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ from engine import logs
 from engine.config import Settings, load_settings
 from engine.errors import BadInput, MaskloopError
 from workers.app import is_embedded, make_app
-from workers.job_task import JobTask
+from workers.job_task import GRACE_S, JobTask
 from workers.tick import CeleryBroker, Tick, keep_ticking
+from workers.watchdog import watch_this_process
 
 QUEUES = ("cpu", "gpu", "train", "export")
-# From the signal to the end: running arrows get this long to reach their next step, then jobs are given back.
-GRACE_S = 15.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.home)
         logs.begin(settings, "tick" if options.only_tick else "worker")
         options.queues = _queues(options.queues)
-        if is_embedded(settings) and (options.only_tick or not options.tick):
-            raise BadInput("with the in-memory broker one process does all: leave out --no-tick, --only-tick")
+        only_tick = options.only_tick or options.only_wake
+        if is_embedded(settings) and (only_tick or not options.tick):
+            raise BadInput("with the in-memory broker one process does all: leave out --no-tick, --only-...")
         os.nice(settings.worker.nice)
-        return _only_tick(settings) if options.only_tick else _work(settings, options)
+        return _only_tick(settings, asks=not options.only_wake) if only_tick else _work(settings, options)
     except MaskloopError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -63,6 +64,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--no-tick", dest="tick", action="store_false", help="leave due work to another process"
     )
     parser.add_argument("--only-tick", action="store_true", help="look for due work and run none of it")
+    parser.add_argument(
+        "--only-wake",
+        action="store_true",
+        help="wake workers for waiting jobs, ask for no new ones, run none",
+    )
     return parser.parse_args(arguments)
 
 
@@ -99,6 +105,12 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
         if isinstance(exception, WorkerLostError) and not stopped.is_set():
             run.bury(worker.pool.info["processes"], cause_of_death(str(exception)))
 
+    def watch(**_: Any) -> None:
+        watch_this_process(settings.worker.stall_s)
+
+    # Where jobs run in forked children these are watched, and never the parent they are forked from.
+    runs_jobs = signals.worker_ready if is_embedded(settings) else signals.worker_process_init
+    runs_jobs.connect(watch, weak=False)
     signals.task_failure.connect(failed, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(stopping, weak=False)
@@ -149,12 +161,12 @@ def _tick(app: Celery, settings: Settings, run: JobTask) -> Tick:
     return Tick(run.workspace(), CeleryBroker(app), limit=limit)
 
 
-def _only_tick(settings: Settings) -> int:
+def _only_tick(settings: Settings, asks: bool) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     run = JobTask(settings)
-    tick = _tick(make_app(settings, run), settings, run)
+    tick = replace(_tick(make_app(settings, run), settings, run), asks=asks)
     print("tick ready", flush=True)
     keep_ticking(tick, stopped)
     return 0

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Collection, Sequence
 
 from engine.config import Settings
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 # Before a job whose process died is tried again: long enough for memory to be free again.
 AFTER_A_DEATH_S = 2.0
+# On the way out running arrows get this long to reach their next step, then their jobs are given back.
+GRACE_S = 15.0
+# How a process ends that a stuck job holds. Not 1: that is a stated fault, which another start would repeat.
+EXIT_STUCK = 70
 
 
 def worker_name() -> str:
@@ -57,6 +62,7 @@ class JobTask:
         self.settings, self.queues, self.slow_places = settings, queues, slow_places
         self.worker = worker or worker_name()
         self.stopping = StopFlag()
+        self._process_id = os.getpid()
         self._opening = threading.Lock()
         # By process: a forked child opens its own and leaves its parent's connections alone.
         self._opened: dict[int, Workspace] = {}
@@ -77,6 +83,7 @@ class JobTask:
                     loop.arrow,
                     name,
                     self.stopping,
+                    self.end_process,
                     slow_places=self.slow_places,
                 )
             except MaskloopError as error:
@@ -101,6 +108,30 @@ class JobTask:
         except Unavailable as error:
             log.warning("jobs not given back, their leases will run out: %s", error)
             return 0
+
+    def end_process(self, reason: str) -> None:
+        """Ends this process, which a stuck job holds for good; the attempt has ended in the ledger.
+
+        A forked child runs nothing else, and its parent begins another. Where jobs are threads of one process
+        the others get until their next step, then they are given back; `maskloop up` begins it again.
+        """
+        try:
+            log.error("%s; its process ends", reason)
+            if os.getpid() == self._process_id:
+                self.stopping.set()
+                end = time.monotonic() + GRACE_S
+                while self._is_at_work() and time.monotonic() < end:
+                    time.sleep(0.2)
+                self.give_back()
+        finally:
+            os._exit(EXIT_STUCK)
+
+    def _is_at_work(self) -> bool:
+        try:
+            with self.workspace().read() as session:
+                return bool(workers_at_work(session, f"{self.worker}/"))
+        except Unavailable:
+            return False
 
     def bury(self, living: Collection[int], cause: str) -> list[int]:
         """Ends the attempts of children that are not among the `living` process ids; returns the jobs' ids.

@@ -58,6 +58,12 @@ def train(dataset: DatasetName = None, home: Home = None, as_json: AsJson = Fals
         print(f"round {number} of {meant.name} is asked for: a worker, or `maskloop work`, runs it")
 
 
+def end_stuck(reason: str) -> None:
+    """Ends the command, whose main thread is held by a stuck job: one line on stderr, exit 1."""
+    say("maskloop: " + reason)
+    os._exit(1)
+
+
 @dataclass
 class LocalWorker:
     """Claims and runs jobs in this process as any worker does; counts how they ended in `n_jobs`."""
@@ -91,7 +97,7 @@ class LocalWorker:
             return lambda job, **arguments: arrow(_spoken(job, f"{kind} (job {job_id})"), **arguments)
 
         began = time.monotonic()
-        state = run_job(self.workspace, job_id, arrow_of, name)
+        state = run_job(self.workspace, job_id, arrow_of, name, on_stuck=end_stuck)
         self.n_jobs[state] = self.n_jobs.get(state, 0) + 1
         self._tell(job_id, state, time.monotonic() - began)
         return state

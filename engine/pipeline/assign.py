@@ -133,10 +133,8 @@ def _share_is_out(session: Session, queue: ImageQueue) -> bool:
         return False
     # Two people who both see the last place would take two: those who ask count one after the other.
     session.execute(select(Dataset.id).where(Dataset.id == queue.dataset_id).with_for_update())
-    n_held = select(func.count()).select_from(Image)
-    held = session.scalar(n_held.where(Image.dataset_id == queue.dataset_id, queue.held(session))) or 0
     left = queue.left_of_share(session)
-    return left is not None and left <= held
+    return left is not None and left <= queue.n_held(session)
 
 
 def _free_images(session: Session, queue: ImageQueue, stage: Stage, model_version_id: int) -> Select[int]:

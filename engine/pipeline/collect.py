@@ -63,8 +63,7 @@ def carry_out(workspace: Workspace, check: Check = lambda: None) -> Collected:
             check()
     with workspace.write() as session:
         _let_be_asked_again(session, ~_has_row())
-    for file in _orphans(workspace):
-        check()
+    for file in _orphans(workspace, check):
         if workspace.blobs.delete_untouched(file.path, workspace.settings.gc.orphan_after_s):
             collected.n_orphans += 1
             collected.n_orphan_bytes += file.n_bytes
@@ -204,10 +203,11 @@ def _still_named(session: Session, version_id: int, digests: list[str]) -> set[s
     return set(session.scalars(select(Embedding.blob_sha256).where(named)))
 
 
-def _orphans(workspace: Workspace) -> Iterator[StoredFile]:
+def _orphans(workspace: Workspace, check: Check = lambda: None) -> Iterator[StoredFile]:
     """Files that no row named when the walk began; a file put again since then is young."""
     named = _named_digests(workspace)
     for file in workspace.blobs.files():
+        check()
         if not DIGEST.fullmatch(file.name):
             yield file
             continue

@@ -2,7 +2,8 @@
 
 masks -> round (two snapshots) -> candidate -> evaluations -> decision -> warm images -> active, and again.
 `loop_images` looks after the images next in line, `loop_stages` after what the open stage proposes,
-`loop_round` after the round, `loop_schedule` after the clock, `loop_ask` writes the jobs.
+`loop_round` after the round, `loop_switch` after the change of versions, `loop_schedule` after the clock,
+`loop_ask` writes the jobs.
 """
 
 from collections.abc import Callable

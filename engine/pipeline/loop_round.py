@@ -9,11 +9,9 @@ from sqlalchemy.orm import Session
 from engine.config import Settings
 from engine.errors import Conflict
 from engine.pipeline.loop_ask import ask_for
-from engine.pipeline.loop_images import embed_next
-from engine.pipeline.loop_stages import warm_stage
+from engine.pipeline.loop_switch import warm_and_switch
 from engine.pipeline.stages import stage_of
 from engine.store.datasets import Dataset
-from engine.store.embeddings import Embedding
 from engine.store.evaluations import Evaluation
 from engine.store.events import Event
 from engine.store.images import Image
@@ -71,15 +69,31 @@ def continue_round(session: Session, settings: Settings, dataset: Dataset, activ
     asked = roll_back_asked(session, dataset.id)
     if asked is not None and asked.subject_id is not None:
         key = f"{asked.subject_id}:{active.model_version_id}:{asked.id}"
-        return _warm_and_switch(session, settings, dataset, asked.subject_id, active, "rollback", key)
+        return warm_and_switch(session, settings, dataset, asked.subject_id, active, "rollback", key)
     training = last_training(session, dataset.id)
     candidate = _candidate_of(session, training)
     if training is not None and candidate is None and not _has_ended(session, f"train:{training.id}"):
-        arguments = {"snapshot_id": training.id, "parent_id": active.model_version_id}
+        arguments = {"snapshot_id": training.id} | _begins_with(session, settings, dataset, active)
         return ask_for(session, settings, "train", dataset.id, arguments, str(training.id))
     if training is not None and candidate is not None and not _settled(session, candidate, active):
         return _judge(session, settings, dataset, training, candidate, active)
     return _begin_round(session, settings, dataset)
+
+
+def _begins_with(
+    session: Session, settings: Settings, dataset: Dataset, active: ActiveModel
+) -> dict[str, Any]:
+    """The weights that a round trains: the active ones, or where the stage names another architecture the
+    newest version of that one, imported or from an earlier round; without any, random ones."""
+    stage = stage_of(settings, dataset)
+    wanted = "" if stage is None else stage.architecture
+    if wanted in ("", session.get_one(ModelVersion, active.model_version_id).architecture):
+        return {"parent_id": active.model_version_id}
+    same = (ModelVersion.dataset_id == dataset.id) & (ModelVersion.architecture == wanted)
+    newest = session.scalar(select(ModelVersion.id).where(same).order_by(ModelVersion.id.desc()).limit(1))
+    if newest is not None:
+        return {"parent_id": newest}
+    return {"parent_id": None, "architecture": wanted}
 
 
 def _begin_round(session: Session, settings: Settings, dataset: Dataset) -> int:
@@ -117,7 +131,7 @@ def _judge(
     decision = session.scalar(select(Decision).where(Decision.model_version_id == candidate.id))
     if decision is not None:
         key = f"{candidate.id}:{active.model_version_id}"
-        return _warm_and_switch(session, settings, dataset, candidate.id, active, "activate", key)
+        return warm_and_switch(session, settings, dataset, candidate.id, active, "activate", key)
     pair = (candidate.id, active.model_version_id)
     judged = select(Evaluation.model_version_id).where(
         Evaluation.snapshot_id == gate.id, Evaluation.model_version_id.in_(pair)
@@ -134,40 +148,6 @@ def _judge(
     return ask_for(
         session, settings, "promote", dataset.id, arguments, f"{candidate.id}:{active.model_version_id}"
     )
-
-
-def _warm_and_switch(
-    session: Session,
-    settings: Settings,
-    dataset: Dataset,
-    version_id: int,
-    active: ActiveModel,
-    kind: str,
-    key: str,
-) -> int:
-    """A version serves once the next images are embedded by it, so nobody waits for the switch."""
-    if dataset.open_stage is not None:
-        n_asked = embed_next(session, settings, dataset, version_id, "warm")
-        n_asked += warm_stage(session, settings, dataset, version_id)
-        if n_asked or _embedding_now(session, version_id) or _embeds_nothing(session, version_id):
-            return n_asked
-    arguments = {"model_version_id": version_id, "expected_id": active.model_version_id}
-    return ask_for(session, settings, kind, dataset.id, arguments, key)
-
-
-def _embedding_now(session: Session, version_id: int) -> bool:
-    """Whether embeddings, or a detector and its proposals, are being made; their keys end in the version."""
-    waiting = Job.state.in_(("queued", "running"))
-    mine = Job.kind.in_(("embed", "train-detector", "propose")) & Job.unique_key.like(f"%:{version_id}")
-    return session.scalar(select(Job.id).where(waiting, mine).limit(1)) is not None
-
-
-def _embeds_nothing(session: Session, version_id: int) -> bool:
-    """Every embedding it was asked for failed: people would be handed nothing. Its failed jobs say why."""
-    if session.scalar(select(Embedding.id).where(Embedding.model_version_id == version_id).limit(1)):
-        return False
-    mine = (Job.kind == "embed") & Job.unique_key.like(f"embed:%:{version_id}")
-    return session.scalar(select(Job.id).where(mine, Job.state == "failed").limit(1)) is not None
 
 
 def _protocol_key(settings: Settings) -> str:

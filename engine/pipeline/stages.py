@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from engine.config import Settings, configs_folder, read_toml
 from engine.errors import BadInput, Conflict
+from engine.modeling.sam_config import CONFIGS
 from engine.store.datasets import Dataset
 from engine.store.events import record_event
 from engine.store.image_queue import ImageQueue
@@ -30,6 +31,7 @@ class Stage:
     order: str
     move_on_after_s: int
     retrain_after_new_masks: int
+    architecture: str
     next_stage: str
     proposer: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +96,8 @@ def _check(stage: Stage, where: str) -> None:
             raise BadInput(f"{where}: {key} must be one of {', '.join(allowed)}")
     if not 0 < stage.image_share <= 1:
         raise BadInput(f"{where}: image_share must lie above 0 and up to 1")
+    if stage.architecture not in ("", *CONFIGS):
+        raise BadInput(f"{where}: architecture must be empty or one of {', '.join(CONFIGS)}")
     if stage.next_stage not in ("", *NAMES):
         raise BadInput(f"{where}: next_stage must be empty or one of {', '.join(NAMES)}")
 

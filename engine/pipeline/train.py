@@ -6,7 +6,7 @@ import selectors
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +36,28 @@ _LISTEN_S, _SAVE_S = 0.5, 8.0
 _KEEP_PAGES = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
 
-def train(work: Work, *, snapshot_id: int, parent_id: int) -> Write:
+def train(work: Work, *, snapshot_id: int, parent_id: int | None, architecture: str | None = None) -> Write:
     """Fine-tunes the parent's weights on a training snapshot; the result is a candidate, nothing more.
+    Without a parent it begins with random weights of the `architecture`.
 
     The trainer is a process of its own at low priority: it sees files, no database, and resumes from its last
     checkpoint when the job is run again on this machine. Raises Unavailable with its last words if it fails.
     """
     workspace = work.workspace
     with workspace.read() as session:
-        snapshot, parent = session.get(Snapshot, snapshot_id), session.get(ModelVersion, parent_id)
-        if snapshot is None or parent is None:
+        snapshot = session.get(Snapshot, snapshot_id)
+        parent = None if parent_id is None else session.get(ModelVersion, parent_id)
+        if snapshot is None or (parent is None and architecture is None):
             raise NotFound(f"no snapshot {snapshot_id} or no model version {parent_id}")
-    folder = (
-        workspace.settings.home / "training" / f"{snapshot.digest_sha256[:16]}-{parent.weights_sha256[:16]}"
+    begins_with = f"random-{architecture}" if parent is None else parent.weights_sha256[:16]
+    folder = workspace.settings.home / "training" / f"{snapshot.digest_sha256[:16]}-{begins_with}"
+    samples = _materialise(work, snapshot_id, folder / "samples")
+    start = (
+        {"--architecture": architecture}
+        if parent is None
+        else {"--start": workspace.blobs.local_path(parent.weights_sha256)}
     )
-    samples = _materialise(workspace, snapshot_id, folder / "samples")
-    checkpoint = _run_trainer(
-        work, samples, workspace.blobs.local_path(parent.weights_sha256), folder / "run"
-    )
+    checkpoint = _run_trainer(work, samples, start, folder / "run")
     row = _candidate(workspace, snapshot, parent, checkpoint.read_bytes(), _export_decoder(checkpoint))
 
     def write(session: Session) -> dict[str, Any]:
@@ -63,20 +67,22 @@ def train(work: Work, *, snapshot_id: int, parent_id: int) -> Write:
     return write
 
 
-def _materialise(workspace: Workspace, snapshot_id: int, folder: Path) -> Path:
+def _materialise(work: Work, snapshot_id: int, folder: Path) -> Path:
     """The snapshot as a folder of arrays; the file list is written last, so a half-made one is made again."""
     if not (folder / "samples.jsonl").is_file():
-        write_folder(_samples(workspace, snapshot_id), folder)
+        write_folder(_samples(work, snapshot_id), folder)
     return folder
 
 
-def _samples(workspace: Workspace, snapshot_id: int) -> Iterator[Sample]:
+def _samples(work: Work, snapshot_id: int) -> Iterator[Sample]:
+    workspace = work.workspace
     with workspace.read() as session:
         members = select(Image).join(SnapshotImage, SnapshotImage.image_id == Image.id)
         images = session.scalars(
             members.where(SnapshotImage.snapshot_id == snapshot_id).order_by(Image.export_id)
         ).all()
     for image in images:
+        work.stop_if_cancelled()
         with workspace.read() as session:
             columns = select(Mask.counts, is_reviewed())
             members_of = columns.join(SnapshotMask, SnapshotMask.mask_id == Mask.id)
@@ -90,7 +96,7 @@ def _samples(workspace: Workspace, snapshot_id: int) -> Iterator[Sample]:
         yield Sample(pixels, masks, weight, human, image.near_duplicate_group)
 
 
-def _run_trainer(work: Work, samples: Path, start: Path, out: Path) -> Path:
+def _run_trainer(work: Work, samples: Path, start: Mapping[str, object], out: Path) -> Path:
     """Starts the trainer, passes its progress on, and returns the checkpoint it wrote."""
     settings = work.workspace.settings
     with device_slot(settings, "train", work.stop_if_cancelled) as slot:
@@ -106,6 +112,7 @@ def _run_trainer(work: Work, samples: Path, start: Path, out: Path) -> Path:
         last_words = ""
         try:
             for line in _lines(process):
+                # No sign of life: a trainer that prints no step for worker.stall_s is ended as stuck.
                 if work.cancelled():
                     raise Cancelled
                 if step := _STEP.match(line):
@@ -138,18 +145,27 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
                 return
 
 
-def _command(settings: Settings, slot: DeviceSlot, samples: Path, start: Path, out: Path) -> list[str]:
+def _command(
+    settings: Settings, slot: DeviceSlot, samples: Path, start: Mapping[str, object], out: Path
+) -> list[str]:
     train = settings.train
     limit = {"--steps": train.steps} if train.steps else {"--max-seconds": train.max_seconds}
-    options = limit | {
+    options: dict[str, object] = {
+        **limit,
+        **start,
         "--recipe": settings.train.recipe,
         "--samples": samples,
-        "--start": start,
         "--out": out,
         # Of CUDA's devices the trainer sees only its own, counted from nought.
         "--device": "cuda" if slot.device.startswith("cuda") else slot.device,
         "--processes": len(slot.devices),
     }
+    if train.tensorboard:
+        options["--tensorboard"] = Path(train.tensorboard) / out.parent.name
+    if train.mlflow:
+        options["--mlflow"] = train.mlflow
+    if train.tensorboard or train.mlflow:
+        options["--pictures-every"] = train.pictures_every
     flat = [str(part) for pair in options.items() for part in pair]
     return [sys.executable, "-m", "engine.training", *flat]
 
@@ -187,7 +203,7 @@ def _export_decoder(checkpoint: Path) -> bytes:
 
 
 def _candidate(
-    workspace: Workspace, snapshot: Snapshot, parent: ModelVersion, weights: bytes, decoder: bytes
+    workspace: Workspace, snapshot: Snapshot, parent: ModelVersion | None, weights: bytes, decoder: bytes
 ) -> ModelVersion:
     config, metadata = read_card(weights)
     return ModelVersion(
@@ -196,7 +212,7 @@ def _candidate(
         config=config.to_dict(),
         weights_sha256=workspace.blobs.put(weights),
         decoder_sha256=workspace.blobs.put(decoder),
-        parent_id=parent.id,
+        parent_id=None if parent is None else parent.id,
         snapshot_id=snapshot.id,
         training=dict(metadata),
     )

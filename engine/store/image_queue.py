@@ -39,6 +39,11 @@ class ImageQueue:
         alive = (Assignment.state == "open") & (Assignment.lease_until > database_now(session))
         return exists().where(Assignment.image_id == Image.id, Assignment.stage == self.stage, alive)
 
+    def n_held(self, session: Session) -> int:
+        """How many images are under a lease that runs, in this stage."""
+        here = Image.dataset_id == self.dataset_id
+        return session.scalar(select(func.count()).select_from(Image).where(here, self.held(session))) or 0
+
     def ids(self, *conditions: ColumnElement[bool]) -> Select[int]:
         """Ids of the images that fulfil all conditions, in order."""
         return select(Image.id).where(*conditions).order_by(*self._ordering(), Image.id)

@@ -1,8 +1,7 @@
-"""Drill 7: jobs that crash, exit or take all memory end as failed with a reason, and the others go on."""
+"""Drill 7: jobs that crash, exit, loop or take all memory end as failed with a reason; the others go on."""
 
 import time
 
-import pytest
 from sqlalchemy import select
 
 from engine.store.jobs import Job
@@ -11,6 +10,8 @@ from tests.faults.drill import Drill, full_only, wait_for
 
 ATTEMPTS = 3
 WINDOW_S = 40.0
+# Longer than any harmless job is silent.
+STALL_S = 3.0
 
 
 def n_done(crew: Crew, ids: list[int]) -> int:
@@ -59,14 +60,30 @@ def test_poison(drill: Drill, crew: Crew) -> None:
 
 
 @full_only()
-@pytest.mark.xfail(
-    strict=True, reason="no job has a time limit: one that loops in native code goes on for ever"
-)
 def test_endless_poison(drill: Drill, crew: Crew) -> None:
-    """RELIABILITY 6.7 wants loops ended too. Cancelling helps where the arrow asks; this one never does."""
-    (job_id,) = crew.ask(("whirl",), 1, drill.rng, attempts=1)
-    crew.start("worker")
-    wait_for(lambda: crew.states([job_id])["running"], 120, f"never begun: {crew.said()}")
-    time.sleep(30)
-    drill.claim("looping jobs that still run", crew.n_open([job_id]), 0)
+    """Loops that never ask whether to stop: `worker.stall_s` ends each attempt and the child that ran it."""
+    crew.overrides["worker"]["stall_s"] = STALL_S
+    n_workers = 2
+    poison = crew.ask(("whirl",), drill.n(8, least=2), drill.rng, attempts=ATTEMPTS)
+    harmless = crew.ask(("nap", "stroll"), drill.n(200, least=20), drill.rng)
+    crew.start("tick", "--only-tick")
+    for number in range(n_workers):
+        crew.start(f"worker {number}", "--no-tick")
+    wait_for(lambda: crew.states(poison)["running"], 120, f"never begun: {crew.said()}")
+    n_children = sum(len(crew.children(name)) for name in crew.members)
+    wait_for(lambda: not crew.n_open(poison + harmless), 300, f"jobs left: {crew.said()}")
+    with crew.workspace.read() as session:
+        ended = list(session.scalars(select(Job).where(Job.id.in_(poison))))
+    lost, doubled = crew.n_lost_and_doubled(harmless)
+    drill.note("endless jobs", len(poison))
+    stated = [job for job in ended if job.state == "failed" and "worker.stall_s" in (job.reason or "")]
+    drill.claim("not failed with the reason", len(poison) - len(stated), 0)
+    drill.claim("most attempts", max(job.attempt for job in ended), ATTEMPTS)
+    drill.claim("others lost", lost, 0)
+    drill.claim("others doubled", doubled, 0)
+    drill.claim("workers gone", sum(process.poll() is not None for process in crew.members.values()), 0)
+    wait_for(
+        lambda: sum(len(crew.children(name)) for name in crew.members) >= n_children, 60, "children missing"
+    )
+    drill.examined(crew.workspace)
     drill.end()

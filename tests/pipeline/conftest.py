@@ -13,15 +13,20 @@ from PIL import Image as Picture
 from sqlalchemy import select
 
 from engine.geometry.rle import Rle, encode
+from engine.modeling import build_sam
+from engine.modeling.checkpoint import save_checkpoint
+from engine.pipeline import loop
 from engine.pipeline.adopt import adopt_weights
 from engine.pipeline.embed import embed
 from engine.pipeline.ingest import import_images
 from engine.pipeline.stages import open_stage
 from engine.store.datasets import Dataset
+from engine.store.evaluations import Evaluation
 from engine.store.images import Image
-from engine.store.runner import Work, commit
+from engine.store.model_versions import ModelVersion
+from engine.store.runner import ArrowOf, Work, Write, commit
 from engine.store.session import Workspace
-from tests.factories import a_user
+from tests.factories import a_user, digest
 
 N_PICTURES = 6
 # Pictures 5 and 6 are held out.
@@ -122,6 +127,54 @@ def lab(sqlite_workspace: Workspace, furnish: Callable[[Workspace], Lab]) -> Lab
 def labs(workspace: Workspace, furnish: Callable[[Workspace], Lab]) -> Lab:
     """The test runs on SQLite and on Postgres; nothing is embedded yet."""
     return furnish(workspace)
+
+
+@pytest.fixture(scope="session")
+def other_weights(small_model: tuple[bytes, bytes], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The small model with other random weights."""
+    path = tmp_path_factory.mktemp("other") / "weights.safetensors"
+    (path.parent / "small.safetensors").write_bytes(small_model[0])
+    config = build_sam(checkpoint=path.parent / "small.safetensors").config
+    save_checkpoint(path, build_sam(config, seed=1).state_dict(), config)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def quick_arrows(other_weights: bytes) -> Callable[..., ArrowOf]:
+    """The real arrows, but training gives ready weights and evaluation the figures asked for, by version;
+    `others` take the place of further kinds, `_` written for `-`."""
+
+    def build(figures: dict[int, dict[str, Any]], **others: Callable[..., Write]) -> ArrowOf:
+        def train(work: Work, *, snapshot_id: int, parent_id: int) -> Write:
+            weights = work.workspace.blobs.put(other_weights)
+
+            def write(session: Any) -> dict[str, Any]:
+                parent = session.get_one(ModelVersion, parent_id)
+                row = ModelVersion(dataset_id=parent.dataset_id, name="v2", architecture="small")
+                row.config, row.decoder_sha256, row.weights_sha256 = (
+                    parent.config,
+                    parent.decoder_sha256,
+                    weights,
+                )
+                row.snapshot_id, row.parent_id = snapshot_id, parent_id
+                session.add(row)
+                return {}
+
+            return write
+
+        def evaluate(work: Work, *, model_version_id: int, snapshot_id: int) -> Write:
+            def write(session: Any) -> dict[str, Any]:
+                row = Evaluation(model_version_id=model_version_id, snapshot_id=snapshot_id, protocol={})
+                row.protocol_sha256, row.figures = digest("p"), figures[model_version_id]
+                session.add(row)
+                return {}
+
+            return write
+
+        quick: dict[str, Callable[..., Write]] = {"train": train, "evaluate": evaluate} | others
+        return lambda kind: quick.get(kind.replace("-", "_")) or loop.arrow(kind)
+
+    return build
 
 
 def rows(workspace: Workspace, statement: Any) -> list[Any]:

@@ -211,7 +211,7 @@ def test_pictures_without_a_reviewed_mask_are_seen_less_often(lab: Lab) -> None:
     an_automatic_mask(lab, lab.image_ids[1])
     a_kept_mask(lab, lab.image_ids[2])
     snapshot = taken(lab, "training")
-    samples = list(train._samples(lab.workspace, snapshot.id))
+    samples = list(train._samples(Work.inline(lab.workspace), snapshot.id))
     assert [(len(sample.masks), sample.human, sample.weight) for sample in samples] == [
         (2, True, 1.0),
         (1, False, 0.1),

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from engine.errors import BadInput, NotFound, Unavailable
 from engine.store import jobs
 from engine.store.events import Event, record_event
 from engine.store.jobs import Job
-from engine.store.runner import ArrowOf, Work, Write, commit, run_job
+from engine.store.runner import ArrowOf, Cancelled, Work, Write, commit, run_job
 from engine.store.session import Workspace
 from tests.store.test_jobs import ask, claimed, expire, row
 
@@ -182,6 +183,98 @@ def test_ctrl_c_gives_the_job_back(workspace: Workspace) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_job(workspace, job_id, always(interrupted), "one")
     assert row(workspace, job_id).state == "queued"
+
+
+def impatient(workspace: Workspace, stall_s: float = 0.3) -> Workspace:
+    """The same workspace, where a job that is silent for so long is stuck."""
+    short = {"stall_s": stall_s, "lease_s": 2.0, "heartbeat_s": 0.05}
+    settings = workspace.settings
+    changed = settings.model_copy(update={"worker": settings.worker.model_copy(update=short)})
+    return Workspace(changed, workspace.engine, workspace.sessions, workspace.blobs)
+
+
+@dataclass
+class Stuck:
+    """An arrow that neither asks nor tells, until somebody hears of it who cannot end the process."""
+
+    heard: list[str] = field(default_factory=list)
+    freed: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, work: Work, *, image_id: int) -> Write:
+        assert self.freed.wait(20), "nobody noticed"
+        return note(work, image_id=image_id)
+
+    def end(self, reason: str) -> None:
+        self.heard.append(reason)
+        self.freed.set()
+
+
+def test_a_stuck_attempt_ends_in_the_ledger_and_its_late_write_is_refused(workspace: Workspace) -> None:
+    workspace, job_id = impatient(workspace), ask(workspace, max_attempts=2)
+    for state in ("queued", "failed"):
+        stuck = Stuck()
+        assert run_job(workspace, job_id, always(stuck), "one", on_stuck=stuck.end) == state
+        assert stuck.heard == [
+            f"job {job_id} (embed): it showed no progress for 0.3 s (worker.stall_s) and was ended"
+        ]
+        assert stuck.heard[0].endswith(str(row(workspace, job_id).reason))
+        expire(workspace, job_id)
+    assert (n_effects(workspace), row(workspace, job_id).attempt) == (0, 2)
+
+
+@pytest.mark.parametrize("sign", [Work.stop_if_cancelled, lambda work: work.progress({"step": 1})])
+def test_a_slow_job_that_shows_signs_of_life_is_left_alone(
+    sqlite_workspace: Workspace, sign: Callable[[Work], None]
+) -> None:
+    def slow(work: Work, *, image_id: int) -> Write:
+        for _ in range(20):
+            sign(work)
+            time.sleep(0.05)
+        return note(work, image_id=image_id)
+
+    workspace, job_id = impatient(sqlite_workspace), ask(sqlite_workspace)
+    assert run_job(workspace, job_id, always(slow), "one") == "done"
+
+
+def test_one_that_only_asks_whether_to_stop_is_stuck_and_may_leave_by_itself(workspace: Workspace) -> None:
+    """As an arrow that listens to a trainer which has fallen silent."""
+
+    def listening(work: Work, *, image_id: int) -> Write:
+        wait_for(work.cancelled)
+        raise Cancelled
+
+    workspace, job_id, heard = impatient(workspace), ask(workspace, max_attempts=2), list[str]()
+    assert run_job(workspace, job_id, always(listening), "one", on_stuck=heard.append) == "queued"
+    waiting = row(workspace, job_id)
+    assert waiting.not_before is not None and "no progress for 0.3 s" in str(waiting.reason)
+    expire(workspace, job_id)
+    assert run_job(workspace, job_id, always(listening), "one", on_stuck=heard.append) == "failed"
+    assert heard == [] and row(workspace, job_id).attempt == 2
+
+
+def test_a_stuck_job_that_somebody_cancelled_ends_as_cancelled(sqlite_workspace: Workspace) -> None:
+    workspace, job_id, stuck = impatient(sqlite_workspace), ask(sqlite_workspace), Stuck()
+
+    def cancelled(work: Work, *, image_id: int) -> Write:
+        with workspace.write() as session:
+            jobs.request_cancel(session, job_id)
+        return stuck(work, image_id=image_id)
+
+    assert run_job(workspace, job_id, always(cancelled), "one", on_stuck=stuck.end) == "cancelled"
+    assert len(stuck.heard) == 1
+
+
+def test_a_stuck_thread_whose_job_went_on_elsewhere_is_told_of_too(sqlite_workspace: Workspace) -> None:
+    workspace, job_id, stuck = impatient(sqlite_workspace), ask(sqlite_workspace), Stuck()
+
+    def left_behind(work: Work, *, image_id: int) -> Write:
+        expire(workspace, job_id)
+        assert run_job(workspace, job_id, always(note), "heir") == "done"
+        return stuck(work, image_id=image_id)
+
+    assert run_job(workspace, job_id, always(left_behind), "one", on_stuck=stuck.end) == "done"
+    ended = row(workspace, job_id)
+    assert (n_effects(workspace), ended.worker, len(stuck.heard)) == (1, "heir", 1)
 
 
 def test_progress_is_shown_while_the_job_runs(workspace: Workspace) -> None:

@@ -1,6 +1,7 @@
 """`python -m tests.workers.rough`: a worker with arrows that no installation has, some of them deadly."""
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -14,7 +15,7 @@ from engine.store.events import record_event
 from engine.store.runner import Work, Write
 from workers.__main__ import main
 
-KINDS = ("note", "linger", "with_torch", "segfault", "leave", "devour")
+KINDS = ("note", "linger", "with_torch", "segfault", "leave", "devour", "hang", "freeze")
 
 
 def note(work: Work, *, number: int, seconds: float = 0.0) -> Write:
@@ -61,9 +62,25 @@ def devour(work: Work, *, number: int) -> Write:
     return note(work, number=number)
 
 
-if __name__ == "__main__":
-    # An arrow is looked for in engine.pipeline, by the name of its module.
+def hang(work: Work, *, number: int) -> Write:
+    """Waits for what never comes; other threads of the process go on."""
+    while True:
+        time.sleep(1)
+
+
+def freeze(work: Work, *, number: int) -> Write:
+    """Native code that lets no other thread run: a pattern whose tries double with every letter."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+    return note(work, number=number)
+
+
+def register() -> None:
+    """Makes the arrows known; one is looked for in engine.pipeline, by the name of its module."""
     sys.modules["engine.pipeline.rough"] = sys.modules[__name__]
     for kind in KINDS:
         loop.ARROWS[kind] = f"rough:{kind}"
+
+
+if __name__ == "__main__":
+    register()
     sys.exit(main())
