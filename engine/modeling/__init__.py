@@ -6,6 +6,7 @@ from typing import Any
 _HOME = {
     "AutomaticMaskGenerator": "automatic",
     "Predictor": "predictor",
+    "ResizeLongestSide": "transforms",
     "Sam": "sam",
     "SamConfig": "sam_config",
     "build_sam": "registry",

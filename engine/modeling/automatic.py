@@ -27,9 +27,9 @@ from engine.modeling.generation_records import (
     prefer_small_crops,
     to_record,
 )
-from engine.modeling.predictor import Predictor, decode
+from engine.modeling.predictor import Predictor
 from engine.modeling.prompts import Floats, to_model_frame
-from engine.modeling.sam import Sam
+from engine.modeling.sam import Sam, decode
 from engine.modeling.upscale_region import RegionLogits, RegionUpscaler
 
 # Four prompts' tokens and keys stay in a CPU's cache; 64 cost twice as much each.

@@ -119,7 +119,8 @@ def fold(
     prompts: Sequence[Prompt],
     chosen: Sequence[int],
     previous: MutableMapping[str, Candidates] | None = None,
+    answer: Floats | None = None,
 ) -> Candidates:
     """Checks `prompts` and folds them (engine/modeling/prompts.py) over one embedded image of (H, W)."""
     checked = check_prompts(list(prompts), original_hw)
-    return fold_prompts(ImagePrompts(session, embedding, original_hw), checked, chosen, previous)
+    return fold_prompts(ImagePrompts(session, embedding, original_hw), checked, chosen, previous, answer)

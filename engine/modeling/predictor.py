@@ -10,7 +10,8 @@ from torch import Tensor
 from engine.errors import BadInput
 from engine.modeling.prompts import Floats, to_model_frame
 from engine.modeling.resize import resize_long_side
-from engine.modeling.sam import Sam
+from engine.modeling.sam import Sam, decode
+from engine.modeling.transforms import ResizeLongestSide
 
 
 @torch.inference_mode()
@@ -34,6 +35,7 @@ class Predictor:
 
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
+        self.transform = ResizeLongestSide(sam_model.config.img_size)
         self.reset_image()
 
     @property
@@ -48,7 +50,8 @@ class Predictor:
         self.original_size = (0, 0)
         self.input_size = (0, 0)
 
-    @torch.inference_mode()
+    # no_grad and not inference_mode, as officially: people train decoders on what comes out here.
+    @torch.no_grad()
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
         """Encodes (H, W, 3) uint8 in the order "RGB" or "BGR". Raises BadInput for anything else."""
         if image_format not in ("RGB", "BGR"):
@@ -57,9 +60,14 @@ class Predictor:
             image = image[..., ::-1]
         self.set_embedding(self.model.image_encoder(preprocess_image(self.model, image)), image.shape[:2])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def set_torch_image(self, transformed_image: Tensor, original_image_size: tuple[int, int]) -> None:
-        """Encodes pixels (1, 3, h, w) of 0 to 255 that were already resized to long side `img_size`."""
+        """Encodes pixels (1, 3, h, w) of 0 to 255 that were already resized to long side `img_size`, as
+        `transform` does it; raises BadInput for another shape."""
+        wanted = (1, 3, *self.model.config.input_hw(original_image_size))
+        if tuple(transformed_image.shape) != wanted:
+            shape = tuple(transformed_image.shape)
+            raise BadInput(f"set_torch_image takes resized pixels {wanted} of that image, not {shape}")
         features = self.model.image_encoder(self.model.preprocess(transformed_image))
         self.set_embedding(features, original_image_size)
 
@@ -103,7 +111,7 @@ class Predictor:
         )
         return masks[0].cpu().numpy(), iou_predictions[0].cpu().numpy(), low_res_masks[0].cpu().numpy()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_torch(
         self,
         point_coords: Tensor | None,
@@ -136,26 +144,6 @@ class Predictor:
 
 
 SamPredictor = Predictor
-
-
-def decode(
-    sam: Sam,
-    image_embeddings: Tensor,
-    points: tuple[Tensor, Tensor] | None,
-    boxes: Tensor | None,
-    mask_input: Tensor | None,
-    multimask_output: bool,
-) -> tuple[Tensor, Tensor]:
-    """Prompts in the model frame -> low_res_logits (B, 3 | 1, 4g, 4g) and iou_predictions (B, 3 | 1)."""
-    sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=mask_input)
-    logits, iou_predictions = sam.mask_decoder(
-        image_embeddings=image_embeddings,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=multimask_output,
-    )
-    return logits, iou_predictions
 
 
 class TorchPrompts:

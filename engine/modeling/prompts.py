@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -54,12 +55,15 @@ def fold(
     prompts: Sequence[Prompt],
     chosen: Sequence[int],
     previous: MutableMapping[str, Candidates] | None = None,
+    answer: Floats | None = None,
 ) -> Candidates:
     """What the decoder offers after `prompts`; `chosen[i]` was in force when prompt i + 1 came.
 
     Step k sees the first k prompts and the logits chosen at step k - 1. Same weights, prompts and choices
     give the same logits, so an accepted mask can be replayed. `previous` remembers the steps of this image
-    under this model. Raises BadInput for no prompts, too few choices, or a choice that was not offered.
+    under this model. To correct an existing mask, the first prompt and its `answer` (L, L), the only one on
+    offer, are those of `mask_prompt`. Raises BadInput for no prompts, too few choices, or a choice that was
+    not offered.
     """
     if not prompts:
         raise BadInput("give at least one point or box")
@@ -67,11 +71,15 @@ def fold(
         raise BadInput(f"{len(prompts)} prompts need at least {len(prompts) - 1} entries in chosen")
     # A page adds one prompt at a time: with the memory each click costs one decoding.
     known = {} if previous is None else previous
+    begun = ""
+    if answer is not None:
+        begun = hashlib.sha256(answer.tobytes()).hexdigest()
+        known[begun + prefix_key(prompts[:1], [])] = Candidates(answer[None], np.ones(1, np.float32))
     candidates: Candidates | None = None
     for n_seen in range(1, len(prompts) + 1):
         mask_input = None if candidates is None else _chosen_logits(candidates, chosen[n_seen - 2])
         # The last choice is not part of the key: it picks among these logits.
-        key = prefix_key(prompts[:n_seen], chosen[: n_seen - 1])
+        key = begun + prefix_key(prompts[:n_seen], chosen[: n_seen - 1])
         if key not in known:
             known[key] = Candidates(
                 *decoder.decode(*prompt_arrays(prompts[:n_seen]), mask_input, n_seen == 1)
@@ -129,7 +137,7 @@ def labelled_points(
 
 
 def to_model_frame(
-    coords: NDArray[np.floating[Any]], original_hw: tuple[int, int], input_hw: tuple[int, int]
+    coords: NDArray[np.number[Any]], original_hw: tuple[int, int], input_hw: tuple[int, int]
 ) -> Floats:
     """(..., 2) pixels x y of the original image -> pixels of the resized one, whose size is `input_hw`."""
     # Per axis, from the rounded size: the two scales differ a little.

@@ -20,9 +20,8 @@ from engine.geometry.regions import Region, clean_runs, region_runs
 from engine.geometry.rle import Rle, bbox_of_runs, iou
 from engine.geometry.runs import Runs, format_runs
 from engine.modeling.automatic import AutomaticMaskGenerator
-from engine.modeling.predictor import decode
 from engine.modeling.prompts import Floats, to_model_frame
-from engine.modeling.sam import Sam
+from engine.modeling.sam import Sam, decode
 from engine.modeling.upscale_region import RegionUpscaler
 
 # Four prompts' tokens and keys stay in a CPU's cache; a GPU wants more at once.

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BadInput
+from engine.modeling.sam_config import long_side_hw
 
 # Pillow's fixed point: 32 bits less 8 for the pixel and 2 for headroom.
 _PRECISION_BITS = 22
@@ -13,10 +14,7 @@ _PRECISION_BITS = 22
 
 def resize_long_side(image: NDArray[np.uint8], img_size: int) -> NDArray[np.uint8]:
     """(H, W, 3) -> (h, w, 3) with long side `img_size`, rounded as the official ResizeLongestSide does."""
-    scale = img_size * 1.0 / max(image.shape[:2])
-    height, width = (int(side * scale + 0.5) for side in image.shape[:2])
-    # A sliver of one pixel in a million must still be a picture.
-    return resize_bilinear(image, (max(height, 1), max(width, 1)))
+    return resize_bilinear(image, long_side_hw(image.shape[:2], img_size))
 
 
 def resize_bilinear(image: NDArray[np.uint8], target_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -11,6 +11,17 @@ from engine.errors import BadInput
 # Both encoders end at a sixteenth of the input side; the decoder goes back up by four.
 STRIDE_PX = 16
 UPSCALING = 4
+# Beyond these no SAM was ever built: a file that asks for more is damaged, or means to fill the memory.
+_LARGEST, _DEEPEST = 65_536, 256
+
+
+def long_side_hw(original_hw: tuple[int, ...], long_side: int) -> tuple[int, int]:
+    """Size (h, w) of an image of (H, W) once its long side is `long_side` pixels."""
+    # int(x + 0.5), not round(): Python rounds halves to even, the official code rounds them up.
+    scale = long_side * 1.0 / max(original_hw)
+    # A sliver of one pixel in a million must still be a picture.
+    height, width = (max(int(side * scale + 0.5), 1) for side in original_hw[:2])
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -85,11 +96,7 @@ class SamConfig:
 
     def input_hw(self, original_hw: tuple[int, int]) -> tuple[int, int]:
         """Size of an image of `original_hw` once its long side is `img_size` (official ResizeLongestSide)."""
-        # int(x + 0.5), not round(): Python rounds halves to even, the official code rounds them up.
-        scale = self.img_size * 1.0 / max(original_hw)
-        height, width = (int(side * scale + 0.5) for side in original_hw)
-        # A sliver keeps a pixel, as in resize_long_side.
-        return max(height, 1), max(width, 1)
+        return long_side_hw(original_hw, self.img_size)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` takes it back. Derived sizes are written for readers in other languages."""
@@ -128,10 +135,23 @@ def _construct(kind: Any, sizes: Mapping[str, Any]) -> Any:
     unknown = sorted(set(sizes) - {field.name for field in fields(kind)})
     if unknown:
         raise BadInput(f"unknown names in the model config: {', '.join(unknown)}")
+    for name, value in sizes.items():
+        if not _is_plausible(name, value):
+            raise BadInput(f"{name} in the model config cannot be {str(value)[:60]!r}")
     try:
         return kind(**sizes)
     except TypeError as error:
         raise BadInput(f"the model config is incomplete: {error}") from error
+
+
+def _is_plausible(name: str, value: Any) -> bool:
+    """Whether a size read from a file is a whole number, or several, that a model can be built with."""
+    if name in ("name", "encoder", "pixel_mean", "pixel_std"):
+        return name != "name" or isinstance(value, str)
+    several = value if isinstance(value, tuple) else (value,)
+    least = 0 if name in ("n_classes", "detail_channels", "global_attn_indexes") else 1
+    most = _DEEPEST if "depth" in name or name == "global_attn_indexes" else _LARGEST
+    return len(several) <= _DEEPEST and all(type(one) is int and least <= one <= most for one in several)
 
 
 def _vit(name: str, embed_dim: int, depth: int, num_heads: int, every: int) -> SamConfig:

@@ -15,12 +15,11 @@ from engine.store.datasets import Dataset
 from engine.store.detector_versions import DetectorVersion
 from engine.store.embeddings import Embedding
 from engine.store.evaluations import Evaluation
-from engine.store.events import Event
 from engine.store.generations import Generation, is_made_a_mask, offered
 from engine.store.images import Image, ImageProgress
 from engine.store.jobs import Job
 from engine.store.masks import Mask, current_masks
-from engine.store.model_versions import ActiveModel, Decision, ModelVersion
+from engine.store.model_versions import ActiveModel, Decision, ModelVersion, formerly_active
 from engine.store.proposals import Proposal
 from engine.store.reviews import last_review_is, states_of
 from engine.store.users import User
@@ -355,14 +354,14 @@ def _by_version(session: Session, dataset: Dataset, effort: list[dict[str, Any]]
     here = ModelVersion.dataset_id == dataset.id
     active = session.get(ActiveModel, dataset.id)
     active_id = None if active is None else active.model_version_id
-    views = []
+    served, views = formerly_active(session, dataset.id), []
     for version in session.scalars(select(ModelVersion).where(here).order_by(ModelVersion.id)):
         mine = [row for row in effort if row["version_id"] == version.id]
         decision = session.scalar(select(Decision).where(Decision.model_version_id == version.id))
         views.append(
             {
                 "model_version": version.name,
-                "state": _state(session, version, decision, active_id),
+                "state": _state(version, decision, active_id, served),
                 "masks": len(mine),
                 "images": len({row["image_id"] for row in mine}),
                 "active_seconds_per_mask": _median(row["seconds"] for row in mine),
@@ -374,13 +373,12 @@ def _by_version(session: Session, dataset: Dataset, effort: list[dict[str, Any]]
     return views
 
 
-def _state(session: Session, version: ModelVersion, decision: Decision | None, active_id: int | None) -> str:
+def _state(version: ModelVersion, decision: Decision | None, active_id: int | None, served: list[int]) -> str:
     if version.id == active_id:
         return "active"
     if decision is not None and decision.verdict == "refuse":
         return "refused"
-    served = (Event.kind == "model.activated") & (Event.subject_id == version.id)
-    if version.snapshot_id is None or session.scalar(select(Event.id).where(served).limit(1)) is not None:
+    if version.id in served:
         return "retired"
     return "candidate" if decision is None else "warming"
 

@@ -1,11 +1,14 @@
 """Weights on disk explain themselves, appear whole, and are refused with a reason."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.errors import BadInput, Unavailable
@@ -52,6 +55,23 @@ def test_official_torch_files_load(tmp_path: Path, small_sam: Sam) -> None:
     assert equal_states(loaded.state_dict(), small_sam.state_dict())
 
 
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
+def test_a_training_scripts_wrapper_is_taken_off(tmp_path: Path, small_sam: Sam, name: str) -> None:
+    wrapped = {"epoch": 3, name: small_sam.state_dict(), "optimizer": {"state": {}, "lr": 0.1}}
+    torch.save(wrapped, tmp_path / "m.pth")
+    assert equal_states(read_state(tmp_path / "m.pth"), small_sam.state_dict())
+
+
+def test_tensors_stay_in_the_file_until_they_are_used(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(50_000_000)}, tmp_path / "m.pth")
+    before = Path("/proc/self/statm").read_text().split()[5]
+    state = read_state(tmp_path / "m.pth")
+    after = Path("/proc/self/statm").read_text().split()[5]
+    assert state["a"].shape == (50_000_000,)
+    # Pages of private data: the tensor alone would be 48 000 of them.
+    assert int(after) - int(before) < 60_000
+
+
 class Harmful:
     """Would run a command if it were unpickled."""
 
@@ -63,9 +83,68 @@ def test_code_in_a_torch_file_never_runs(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "m.pth").write_bytes(pickle.dumps({"a": Harmful()}, protocol=2))
     torch.save({"a": Harmful()}, tmp_path / "n.pth")
     for name in ("m.pth", "n.pth"):
-        with pytest.raises(BadInput, match="cannot be read"):
+        with pytest.raises(BadInput, match="holds code beside the tensors, which is never run") as refused:
             read_state(tmp_path / name)
+        # torch's own words advise to run it.
+        assert "weights_only" not in str(refused.value)
     assert capsys.readouterr().out == ""
+
+
+CONTENTS = {
+    "a web page": (
+        b"<!doctype html><html>404</html>",
+        "no torch file; the download may have stored a web page",
+    ),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(90)), "cannot be read"),
+    "nothing": (b"", "cut off"),
+    "zeros": (bytes(5000), "cannot be read"),
+    "half a zip": (b"PK\x03\x04" + bytes(300), "cut off"),
+}
+
+
+@pytest.mark.parametrize("what", CONTENTS)
+def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
+    content, sentence = CONTENTS[what]
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(BadInput, match=sentence) as refused:
+        read_state(tmp_path / "m.pth")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/data.pkl", bytes(50_000_000))
+    with pytest.raises(BadInput, match="compressed archive"):
+        read_state(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("saved", [[1, 2], {"epoch": 3}, {}, {"a": [torch.zeros(2)]}, {3: torch.zeros(2)}])
+def test_what_is_no_state_dictionary_is_refused(tmp_path: Path, saved: Any) -> None:
+    torch.save(saved, tmp_path / "m.pth")
+    with pytest.raises(BadInput, match="save model.state_dict"):
+        read_state(tmp_path / "m.pth")
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_damage_anywhere_is_read_or_refused_and_never_breaks(
+    damageable: tuple[Path, bytes], place: int, garbage: bytes
+) -> None:
+    path, content = damageable
+    start = place * len(content) // 10_000
+    path.write_bytes(content[:start] + garbage + content[start + len(garbage) :])
+    try:
+        assert all(isinstance(tensor, Tensor) for tensor in read_state(path).values())
+    except BadInput as refused:
+        assert str(path) in str(refused)
+
+
+@pytest.fixture(scope="module", params=["archive", "legacy"])
+def damageable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("damage") / "m.pth"
+    state = {"first.weight": torch.randn(3, 4), "second.bias": torch.randn(7)}
+    torch.save(state, path, _use_new_zipfile_serialization=request.param == "archive")
+    return path, path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["m.pth", "m.safetensors"])
@@ -94,16 +173,18 @@ def test_a_wrong_state_lists_missing_unknown_and_misshapen_keys(tmp_path: Path, 
     with pytest.raises(BadInput) as refused:
         build_sam(checkpoint=path)
     sentence = str(refused.value)
-    assert "missing: mask_decoder.iou_token.weight" in sentence and "unknown: surplus.weight" in sentence
+    assert "1 missing: mask_decoder.iou_token.weight" in sentence and "1 unknown: surplus.weight" in sentence
     assert "prompt_encoder.no_mask_embed.weight (1, 3) instead of (1, 16)" in sentence
 
 
-def test_a_file_without_config_needs_a_name(tmp_path: Path, small_sam: Sam) -> None:
+def test_a_file_without_config_and_of_unknown_sizes_needs_a_config(tmp_path: Path, small_sam: Sam) -> None:
     from safetensors.torch import save_file
 
     save_file(small_sam.state_dict(), tmp_path / "bare.safetensors")
-    with pytest.raises(BadInput, match="name its architecture"):
+    with pytest.raises(BadInput, match="sizes that no known model has"):
         build_sam(checkpoint=tmp_path / "bare.safetensors")
+    with pytest.raises(BadInput, match="name its architecture"):
+        read_header(tmp_path / "bare.safetensors")
     assert build_sam(small_sam.config, tmp_path / "bare.safetensors")
 
 
@@ -120,6 +201,17 @@ def test_unknown_and_missing_sizes_are_refused(small_config: SamConfig) -> None:
         SamConfig.from_dict({"encoder": written["encoder"]})
     with pytest.raises(BadInput, match="multiple of 16"):
         SamConfig.from_dict(written | {"img_size": 100})
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [{"decoder_depth": 10**9}, {"img_size": "128"}, {"prompt_dim": -16}, {"mlp_dim": True}, {"name": 3}],
+)
+def test_sizes_that_nobody_means_are_refused_before_anything_is_built(
+    small_config: SamConfig, absurd: dict[str, Any]
+) -> None:
+    with pytest.raises(BadInput, match=f"{next(iter(absurd))} in the model config cannot be"):
+        SamConfig.from_dict(small_config.to_dict() | absurd)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

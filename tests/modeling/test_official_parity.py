@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from engine.modeling import Predictor
-from engine.modeling.predictor import decode, preprocess_image
+from engine.modeling.predictor import preprocess_image
+from engine.modeling.sam import decode
 
 if TYPE_CHECKING:
     from tests.modeling.conftest import Reference

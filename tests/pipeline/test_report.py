@@ -80,7 +80,10 @@ def test_each_version_shows_its_state_and_its_newest_figures(lab: Lab) -> None:
                     session,
                     Decision(model_version_id=version.id, verdict=verdict, reason=verdict, figures={}),
                 )
-        record_event(session, "model.activated", dataset_id=lab.dataset_id, subject_id=made[1].id)
+        # There and back again.
+        for served, before in ((made[1].id, lab.version_id), (lab.version_id, made[1].id)):
+            switch = {"dataset_id": lab.dataset_id, "subject_id": served, "before": before}
+            record_event(session, "model.activated", **switch)
         for n, value in enumerate([0.5, 0.6]):
             row = Evaluation(model_version_id=made[0].id, snapshot_id=snapshot, protocol={})
             row.protocol_sha256 = digest(n)
