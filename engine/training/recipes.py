@@ -134,8 +134,9 @@ _JITTERED = replace(_PAPER.views, scale=(0.1, 2.0))
 
 RECIPES: dict[str, tuple[TrainConfig, ...]] = {
     "bundled-tiny": (_SCENES, _SMALL_BATCHES, _LONG, _ROUNDS, _POLISH, _WHOLE, _SHOWN),
-    # A retraining round: windows again, the encoder moved gently, norms kept. On two busy cores 75 s
-    # lifted cell nuclei, which the bundled model never saw, from 0.56 to 0.70 mean IoU at the first click.
+    # A retraining round: windows again, the encoder moved gently, norms kept, and what is shown first learns
+    # beside the best of three. 500 steps on the true masks of 160 pictures of cell nuclei, which the bundled
+    # model never saw, lifted held-out ones from 0.70 to 0.77 mean IoU at the first click, 0.77 to 0.82 at three.
     "finetune": (
         TrainConfig(
             "finetune",
@@ -145,8 +146,8 @@ RECIPES: dict[str, tuple[TrainConfig, ...]] = {
             n_decoded=10,
             views=ViewRules(window_px=256, scale=(0.8, 1.25), photometric=0.3, min_area_px=64),
             whole_every=4,
-            prompts=PromptRules(rounds=2, box_share=0.25),
-            losses=LossWeights(focal_alpha=None),
+            prompts=PromptRules(rounds=2, box_share=0.12, centre_share=0.6),
+            losses=LossWeights(focal_alpha=None, dice=3.0, iou=5.0, shown=0.6),
             lr=4e-4,
             encoder_lr_scale=0.5,
             warmup_steps=20,
