@@ -1,4 +1,4 @@
-"""Model versions for people: `models list|evaluate|promote|rollback`."""
+"""Model versions for people: `models list|promote|rollback`; `import`, `fetch`, `evaluate` are hung in."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli import checkpoints, evaluate
 from engine.cli.dataset import VERSION_COLUMNS
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
-from engine.cli.showing import print_facts, print_json, print_rows, say
+from engine.cli.showing import print_json, print_rows, say
+from engine.cli.work import end_stuck
 from engine.errors import Conflict, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="As `models 
 
 def add_to(app: typer.Typer) -> None:
     """Hangs the verbs into the command."""
+    checkpoints.add_to(models)
+    evaluate.add_to(models)
     app.add_typer(models, name="models")
 
 
@@ -42,43 +46,6 @@ def list_models(dataset: DatasetName = None, home: Home = None, as_json: AsJson 
         print_rows(versions, VERSION_COLUMNS)
     else:
         print("no model yet: `maskloop stage open assisted-manual` gives the dataset the bundled one")
-
-
-@models.command("evaluate")
-def evaluate_model(
-    version: VersionName,
-    snapshot: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Masks to judge by; else all held-out human masks.")
-    ] = None,
-    dataset: DatasetName = None,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a version by simulated clicks on held-out masks."""
-    from engine.pipeline import evaluate, promote
-    from engine.pipeline.snapshot import snapshot_named, take
-    from engine.store.runner import Work, commit
-
-    with opened(home) as workspace:
-        with workspace.write() as session:
-            dataset_id = dataset_meant(session, dataset).id
-            version_id = promote.version_named(session, dataset_id, version).id
-            if snapshot is not None:
-                taken = snapshot_named(session, dataset_id, snapshot)
-            else:
-                query = {"split": "val", "touched_by_person": True}
-                taken = take(session, dataset_id, "evaluation", query=query)
-            if taken.n_masks == 0:
-                raise Refused("there is no mask on a held-out image to judge by: annotate some first")
-        say(f"measuring {version} on {taken.name}: {taken.n_masks} masks")
-        arrow = evaluate.evaluate
-        figures = commit(
-            workspace, arrow(Work.inline(workspace), model_version_id=version_id, snapshot_id=taken.id)
-        )
-    answer = {"model_version": version, "snapshot": taken.name, "clicks_per_mask": figures["noc"]}
-    answer |= {f"miou_{n}": value for n, value in figures["miou"].items()}
-    answer |= {"reached": figures["reached"], "masks": figures["n_masks"]}
-    print_json(answer) if as_json else print_facts(answer)
 
 
 @models.command("promote")
@@ -148,6 +115,6 @@ def _until_back(workspace: Workspace, dataset_id: int) -> None:
         open_ones = [job for job in jobs if job.state in ("queued", "running")]
         if not open_ones and (failed := [job for job in jobs if job.state in ("failed", "cancelled")]):
             raise Unavailable(f"not gone back: job {failed[-1].id} {failed[-1].state}, {failed[-1].reason}")
-        states = {run_job(workspace, job.id, loop.arrow, name) for job in open_ones}
+        states = {run_job(workspace, job.id, loop.arrow, name, on_stuck=end_stuck) for job in open_ones}
         if states & {"queued", "running"}:
             time.sleep(workspace.settings.worker.tick_s)

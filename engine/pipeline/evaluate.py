@@ -1,18 +1,28 @@
-"""ModelVersion + held-out masks -> Evaluation: clicks by the paper's protocol (appendix D.1)."""
+"""ModelVersion + held-out masks -> Evaluation: clicks by the paper's protocol (appendix D.1).
+
+There is one protocol, `engine.training.evaluate`. What promotion decides by is a short reading of it, kept as
+a row; a person's question (`maskloop models evaluate`) is the whole of it, of which the same row is read.
+"""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
-from engine.errors import NotFound
-from engine.formats.pictures import decode_stored
-from engine.geometry.rle import Rle
+from engine.errors import BadInput, NotFound
+from engine.formats.coco import CocoImage, read_coco
+from engine.formats.pictures import decode_stored, read_picture
+from engine.geometry.rle import Rle, area
 from engine.modeling.cache import model_on
+from engine.modeling.mask_prompt import reachable_iou
 from engine.store.device_slots import device_slot
 from engine.store.evaluations import Evaluation
 from engine.store.images import Image
@@ -21,21 +31,35 @@ from engine.store.model_versions import ModelVersion
 from engine.store.runner import Work, Write
 from engine.store.session import Workspace
 from engine.store.snapshots import SnapshotMask
+from engine.training.baselines import SegmenterBackend, best_flood_fill, best_local_otsu
 from engine.training.dataset import Sample
+from engine.training.editing import EditScores, evaluate_editing
 from engine.training.evaluate import ClickScores, TorchBackend, evaluate_clicks
 
 # Below this size one pixel decides the IoU, so such masks judge the pixel grid and not the model.
 MIN_AREA_PX = 64
 # Enough for a mean within about one point of IoU; all of them would hold the worker for long.
 MAX_MASKS = 400
+# The paper's figure 9: points per mask. Clicks to an IoU are counted up to the cap, as its appendix D.1 does.
+N_CLICKS = (1, 2, 3, 5, 9)
+TARGETS = (0.85, 0.90)
+CAP = 20
 
 
 def evaluate(work: Work, *, model_version_id: int, snapshot_id: int) -> Write:
     """Clicks on every mask of the snapshot (at most MAX_MASKS, evenly spaced) and returns the write."""
     workspace = work.workspace
     protocol = protocol_of(workspace.settings)
-    samples = _samples(workspace, _members(workspace, snapshot_id, protocol))
+    samples = iter(HeldOut(workspace, snapshot_id))
     figures = measure(workspace, model_version_id, _stopping(work, samples))
+
+    return keep(figures, protocol, model_version_id=model_version_id, snapshot_id=snapshot_id)
+
+
+def keep(
+    figures: dict[str, Any], protocol: dict[str, Any], *, model_version_id: int, snapshot_id: int
+) -> Write:
+    """The write of an evaluation's row; the first one by a protocol stays."""
 
     def write(session: Session) -> dict[str, Any]:
         digest = protocol_sha256(protocol)
@@ -99,12 +123,50 @@ def as_figures(scores: ClickScores, protocol: dict[str, Any]) -> dict[str, Any]:
             "reached": None,
             "n_masks": 0,
         }
-    reached = (scores.ious >= protocol["noc_iou"]).any(axis=1).mean()
+    target, cap = protocol["noc_iou"], protocol["cap"]
     return {
         "miou": {str(n): scores.mean_iou(n) for n in protocol["n_clicks"]},
-        "noc": scores.mean_clicks(),
-        "reached": float(reached),
+        "noc": float(np.mean(scores.clicks_to(target, cap))),
+        "reached": float(scores.reached(target, cap).mean()),
         "n_masks": n_masks,
+    }
+
+
+def follow_clicks(settings: Settings, weights: Path, samples: Iterable[Sample]) -> ClickScores:
+    """The whole protocol on one checkpoint: N_CLICKS and TARGETS and what promotion reads, the oracle, and
+    what the size of the logits can reach."""
+    protocol = protocol_of(settings)
+    with device_slot(settings, "evaluate") as slot, model_on(weights, slot.device) as sam:
+        return evaluate_clicks(
+            TorchBackend(sam),
+            samples,
+            n_clicks=sorted({*N_CLICKS, *protocol["n_clicks"]}),
+            noc_iou=max(*TARGETS, protocol["noc_iou"]),
+            cap=max(CAP, protocol["cap"]),
+            min_area_px=protocol["min_area_px"],
+            oracle=True,
+            ceiling=partial(reachable_iou, config=sam.config),
+        )
+
+
+def correct_masks(settings: Settings, weights: Path, samples: Iterable[Sample], seed: int) -> EditScores:
+    """What one click makes of spoilt masks, on one checkpoint."""
+    with device_slot(settings, "evaluate") as slot, model_on(weights, slot.device) as sam:
+        return evaluate_editing(sam, samples, seed, MIN_AREA_PX)
+
+
+def follow_without_model(samples: Iterable[Sample]) -> dict[str, ClickScores]:
+    """The same clicks on baselines that know no model, each at the setting that suits these masks best."""
+    held = list(samples)
+    tolerance, fill = best_flood_fill(held)
+    radius_px, otsu = best_local_otsu(held)
+    named = {
+        f"flood fill (tolerance {tolerance:g})": fill,
+        f"local Otsu (window of {2 * radius_px + 1} px)": otsu,
+    }
+    return {
+        name: evaluate_clicks(SegmenterBackend(segment), held, N_CLICKS, max(TARGETS), CAP, MIN_AREA_PX)
+        for name, segment in named.items()
     }
 
 
@@ -122,6 +184,74 @@ def protocol_of(settings: Settings) -> dict[str, Any]:
 def protocol_sha256(protocol: dict[str, Any]) -> str:
     """Digest of the protocol, part of an evaluation's key."""
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The masks of a snapshot that a version is judged by, read from the store at every pass."""
+
+    workspace: Workspace
+    snapshot_id: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        protocol = protocol_of(self.workspace.settings)
+        return _samples(self.workspace, _members(self.workspace, self.snapshot_id, protocol))
+
+
+@dataclass(frozen=True)
+class TruthFile:
+    """Masks of a COCO file with its pictures, read from the folder at every pass. `chosen` are the measured
+    ones of each picture, `beside` the others."""
+
+    folder: Path
+    images: Sequence[CocoImage]
+    chosen: Mapping[int, Sequence[Rle]]
+    beside: Mapping[int, Sequence[Rle]]
+    max_pixels: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        for image in self.images:
+            try:
+                content = (self.folder / image.file_name).read_bytes()
+            except FileNotFoundError:
+                raise BadInput(
+                    f"{self.folder} has no {image.file_name}: give the pictures' folder by --images"
+                ) from None
+            pixels = read_picture(content, max_pixels=self.max_pixels).pixels
+            if pixels.shape[:2] != (image.height, image.width):
+                raise BadInput(
+                    f"{image.file_name} has {pixels.shape[1]} x {pixels.shape[0]} px, its block in the file "
+                    f"says {image.width} x {image.height}: give the pictures that the masks were drawn on"
+                )
+            yield Sample(pixels, self.chosen[image.id], beside=self.beside[image.id])
+
+    @property
+    def n_masks(self) -> int:
+        """How many masks are measured."""
+        return sum(map(len, self.chosen.values()))
+
+
+def truth_file(
+    settings: Settings, file: Path, folder: Path, split: str | None, n_masks: int | None, seed: int
+) -> TruthFile:
+    """Masks of at least MIN_AREA_PX in a COCO file, crowds left out: those of the images of one split, or of
+    all, and of these `n_masks` drawn by `seed`, or all. Raises BadInput where none is left."""
+    coco = read_coco(file)
+    images = [one for one in coco.images.values() if split is None or one.extra.get("split") == split]
+    meant = {image.id for image in images}
+    found = [one for one in coco.annotations() if one.image_id in meant and not one.iscrowd]
+    large = [number for number, one in enumerate(found) if area(one.rle) >= MIN_AREA_PX]
+    if not large:
+        of_split = "" if split is None else f" in split {split!r}"
+        raise BadInput(f"{file.name} has no mask of {MIN_AREA_PX} px or more{of_split}: see --split")
+    wanted = len(large) if n_masks is None else min(n_masks, len(large))
+    drawn = set(np.random.default_rng(seed).choice(large, wanted, replace=False).tolist())
+    chosen: dict[int, list[Rle]] = {image.id: [] for image in images}
+    beside: dict[int, list[Rle]] = {image.id: [] for image in images}
+    for number, one in enumerate(found):
+        (chosen if number in drawn else beside)[one.image_id].append(one.rle)
+    used = [image for image in images if chosen[image.id]]
+    return TruthFile(folder, used, chosen, beside, settings.limits.max_pixels)
 
 
 def _members(

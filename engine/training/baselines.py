@@ -1,6 +1,7 @@
-"""What a click gives without a model: flood fill and a local Otsu threshold. The card quotes both."""
+"""What clicks give without a model: flood fill and a local Otsu threshold. Evaluations quote both."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,40 @@ def local_otsu(image: NDArray[np.uint8], xy: tuple[int, int], radius_px: int) ->
     mask = np.zeros(image.shape[:2], dtype=np.bool_)
     mask[rows, columns] = connected_at(bright == bright[inside[1], inside[0]], inside)
     return mask
+
+
+@dataclass(frozen=True)
+class SegmenterBackend:
+    """A segmenter in the place of a model (`ClickBackend`), so that it is measured by the same clicks: a
+    positive click adds the region it finds, a negative one takes it away. Its logits are +1 and -1, at the
+    size of the picture."""
+
+    segment: Segmenter
+
+    def encode(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Nothing is computed beforehand."""
+        return image
+
+    def decode(
+        self,
+        embedding: NDArray[np.uint8],
+        hw: tuple[int, int],
+        coords: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        mask_input: NDArray[np.float32] | None,
+        multimask: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The last click laid over what was there: one candidate (B, 1, H, W), scores of 1."""
+        masks = np.zeros((len(coords), *hw), np.bool_) if mask_input is None else mask_input[:, 0] > 0
+        for row, (xy, label) in enumerate(zip(coords[:, -1], labels[:, -1], strict=True)):
+            region = self.segment(embedding, (int(xy[0]), int(xy[1])))
+            masks[row] = masks[row] | region if label else masks[row] & ~region
+        logits = np.where(masks, np.float32(1), np.float32(-1))[:, None]
+        return logits, np.ones((len(coords), 1), np.float32)
+
+    def upscale(self, low_res_logits: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[np.float32]:
+        """They have the picture's size already."""
+        return low_res_logits
 
 
 def mean_one_click_iou(segment: Segmenter, samples: Iterable[Sample], min_area_px: int = 64) -> float:

@@ -23,7 +23,8 @@ class Sample:
     """One picture (H, W, 3) uint8 with its masks, as RLE or boolean arrays (H, W).
 
     `weight` scales how often it is drawn; `human` tells masks a person accepted from the model's own;
-    `group` keeps near-duplicates on one side of a split.
+    `group` keeps near-duplicates on one side of a split; `beside` are masks of the picture that are not to be
+    learned or measured, but are there.
     """
 
     image: NDArray[np.uint8]
@@ -31,11 +32,19 @@ class Sample:
     weight: float = 1.0
     human: bool = True
     group: str = ""
+    beside: Sequence[Mask] = ()
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """The mask of that number, decoded, (H, W)."""
-        found = self.masks[index]
-        return found if isinstance(found, np.ndarray) else decode(found)
+        return _decoded(self.masks[index])
+
+    def every_mask(self) -> list[NDArray[np.bool_]]:
+        """All masks, decoded, those beside last."""
+        return [_decoded(mask) for mask in (*self.masks, *self.beside)]
+
+
+def _decoded(mask: Mask) -> NDArray[np.bool_]:
+    return mask if isinstance(mask, np.ndarray) else decode(mask)
 
 
 class Samples(Protocol):

@@ -80,8 +80,7 @@ class ClickScores:
 
     def reached(self, target_iou: float, cap: int) -> NDArray[np.bool_]:
         """Which masks met that IoU within `cap` clicks, (n,); the target is at most `noc_iou`."""
-        met: NDArray[np.bool_] = self._met(target_iou, cap).any(axis=1)
-        return met
+        return np.asarray(self._met(target_iou, cap).any(axis=1))
 
     def clicks_to(self, target_iou: float, cap: int) -> NDArray[np.int64]:
         """Clicks to that IoU (n,), `cap` where `cap` clicks did not reach it; at most `noc_iou`."""
@@ -191,7 +190,7 @@ class Session:
 
     def most_confident(self) -> NDArray[np.int64]:
         """The candidate that a person sees first, per mask (n,)."""
-        return self.scores.argmax(axis=1)
+        return np.asarray(self.scores.argmax(axis=1))
 
     def nearest(self) -> NDArray[np.int64]:
         """The candidate with the highest IoU, per mask (n,): what an oracle picks, and a person may."""

@@ -23,6 +23,8 @@ class PromptRules:
     n_rounds_without_point: int = 2
     # How often the first point is the mask's innermost one, as people click, instead of any.
     centre_share: float = 0.0
+    # How often a step's sessions begin with a spoilt true mask to be corrected, instead of with nothing.
+    spoilt_share: float = 0.0
 
 
 def point_in(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:

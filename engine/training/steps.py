@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from engine.errors import BadInput
 from engine.geometry.points import interior_point
+from engine.modeling.mask_prompt import logits_of_share
 from engine.modeling.sam import Sam
 from engine.training.dataset import Sample, Samples
 from engine.training.grouping import GroupingHead, grouping_loss
@@ -17,11 +19,13 @@ from engine.training.losses import LossWeights, mask_iou, prompt_loss
 from engine.training.precision import autocast
 from engine.training.prompts import (
     PromptRules,
+    box_around,
     error_points,
     jittered_box,
     point_in,
     rounds_without_point,
 )
+from engine.training.spoiling import spoil_all
 from engine.training.views import LOGIT_STRIDE_PX, View, ViewRules, draw_view
 
 MAX_DRAWS = 200  # per view, before a source without usable masks is refused
@@ -188,8 +192,12 @@ def run_rounds(
     coords, labels = (drawn.to(device) for drawn in as_labelled_points(first_prompts(batch, rules, rng)))
     silent = rounds_without_point(rules, rng)
     mask_input, total, ious = None, 0.0, []
+    # Without a share no number is drawn, so that older recipes repeat their bits.
+    if rules.spoilt_share and rng.random() < rules.spoilt_share:
+        coords, labels, mask_input = (made.to(device) for made in spoilt_prompts(batch, rng))
+        coords, labels = corrected(coords, labels, mask_input, batch.targets, generator)
     for number in range(rules.rounds):
-        logits, scores = decode(coords, labels, mask_input, multimask=number == 0)
+        logits, scores = decode(coords, labels, mask_input, multimask=mask_input is None)
         loss = prompt_loss(logits, scores, batch.targets, weights) / rules.rounds
         torch.autograd.backward(loss, retain_graph=number + 1 < rules.rounds)
         total += float(loss.detach())
@@ -197,11 +205,27 @@ def run_rounds(
         mask_input = logits.detach()[torch.arange(len(best), device=device), best][:, None]
         ious.append(float(mask_iou(mask_input[:, 0], batch.targets).mean()))
         if number + 1 not in silent:
-            logits, targets = mask_input[:, 0].cpu(), batch.targets.cpu()
-            new_coords, new_labels = error_points(logits, targets, LOGIT_STRIDE_PX, generator)
-            coords = torch.cat([coords, new_coords.to(device)], 1)
-            labels = torch.cat([labels, new_labels.to(device)], 1)
+            coords, labels = corrected(coords, labels, mask_input, batch.targets, generator)
     return total, ious[0], ious[-1]
+
+
+def corrected(
+    coords: Tensor, labels: Tensor, mask_input: Tensor, targets: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Points (B, n, 2) and labels (B, n) with one more, drawn where `mask_input` (B, 1, s, s) is wrong."""
+    new_coords, new_labels = error_points(mask_input[:, 0].cpu(), targets.cpu(), LOGIT_STRIDE_PX, generator)
+    coords = torch.cat([coords, new_coords.to(coords.device)], 1)
+    return coords, torch.cat([labels, new_labels.to(labels.device)], 1)
+
+
+def spoilt_prompts(batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """What a session on an existing mask begins with (modeling/mask_prompt.py), for a batch whose masks were
+    spoilt: boxes as corners (B, 2, 2) in window pixels, their labels (B, 2), and logits (B, 1, s, s)."""
+    spoilt = spoil_all(batch.masks, len(batch.targets) // len(batch.images), rng)
+    corners = torch.from_numpy(np.stack([box_around(mask) for mask in spoilt])).view(-1, 2, 2)
+    share = F.avg_pool2d(torch.from_numpy(spoilt).float()[None], LOGIT_STRIDE_PX)[0]
+    logits = torch.from_numpy(logits_of_share(share.numpy()))[:, None]
+    return corners, torch.tensor([[2, 3]]).expand(len(corners), 2), logits
 
 
 def first_masks(batch: Batch, n_decoded: int) -> Batch:
