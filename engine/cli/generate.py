@@ -17,6 +17,7 @@ from engine.cli.work import LocalWorker
 from engine.errors import BadInput, Refused
 
 if TYPE_CHECKING:
+    from engine.config import Settings
     from engine.pipeline.stages import Stage
     from engine.store.datasets import Dataset
     from engine.store.jobs import Job
@@ -60,8 +61,21 @@ def generate(
             _make(workspace, order, made, budget_seconds)
     told = made.told() | {"dataset": order.dataset.name, "model_version": order.version.name}
     print_json(told) if as_json else print_facts({key.replace("_", " "): told[key] for key in told})
+    if made.n_masks < made.n_images:
+        _say_why_few(workspace.settings, order)
     if made.reasons:
         raise Refused(f"{len(made.reasons)} images failed, the last one: {made.reasons[-1]}")
+
+
+def _say_why_few(settings: Settings, order: _Order) -> None:
+    """The paper's thresholds are for the paper's model; a small one is seldom as sure of itself."""
+    asked = {name: order.stage.proposer[name] for name in ("pred_iou_thresh", "stability_score_thresh")}
+    thresholds = " and ".join(f"{name} {value:g}" for name, value in asked.items())
+    say(
+        f"less than a mask an image passed {thresholds}: {order.version.name} seldom scores itself so high. "
+        f"Lower them in {settings.home / 'stages' / (STAGE + '.toml')} (begin with a copy of "
+        f"configs/stages/{STAGE}.toml), then add --again"
+    )
 
 
 @dataclass(frozen=True)

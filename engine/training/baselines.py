@@ -1,7 +1,6 @@
 """What clicks give without a model: flood fill and a local Otsu threshold. Evaluations quote both."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +54,20 @@ def local_otsu(image: NDArray[np.uint8], xy: tuple[int, int], radius_px: int) ->
     return mask
 
 
-@dataclass(frozen=True)
 class SegmenterBackend:
-    """A segmenter in the place of a model (`ClickBackend`), so that it is measured by the same clicks: a
-    positive click adds the region it finds, a negative one takes it away. Its logits are +1 and -1, at the
-    size of the picture."""
+    """A segmenter in the place of a model (`ClickBackend`), so that it is measured by the same clicks.
 
-    segment: Segmenter
+    Each click claims the region that the segmenter finds there; a pixel claimed by several clicks goes to the
+    nearest of them, and is mask where that one is positive. Logits are +1 and -1, at the picture's size.
+    """
+
+    def __init__(self, segment: Segmenter) -> None:
+        self.segment = segment
+        self.claims: dict[tuple[int, int], NDArray[np.float32]] = {}
 
     def encode(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Nothing is computed beforehand."""
+        """The picture itself; what was claimed in another is forgotten."""
+        self.claims = {}
         return image
 
     def decode(
@@ -76,13 +79,21 @@ class SegmenterBackend:
         mask_input: NDArray[np.float32] | None,
         multimask: bool,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The last click laid over what was there: one candidate (B, 1, H, W), scores of 1."""
-        masks = np.zeros((len(coords), *hw), np.bool_) if mask_input is None else mask_input[:, 0] > 0
-        for row, (xy, label) in enumerate(zip(coords[:, -1], labels[:, -1], strict=True)):
-            region = self.segment(embedding, (int(xy[0]), int(xy[1])))
-            masks[row] = masks[row] | region if label else masks[row] & ~region
-        logits = np.where(masks, np.float32(1), np.float32(-1))[:, None]
+        """One candidate (B, 1, H, W) after all clicks so far, with a score of 1."""
+        logits = np.full((len(coords), 1, *hw), -1, np.float32)
+        for row, (clicks, signs) in enumerate(zip(coords, labels, strict=True)):
+            distances = np.stack([self._claim(embedding, (int(x), int(y))) for x, y in clicks])
+            nearest = distances.argmin(axis=0)
+            logits[row, 0][np.isfinite(distances.min(axis=0)) & (signs[nearest] == 1)] = 1
         return logits, np.ones((len(coords), 1), np.float32)
+
+    def _claim(self, image: NDArray[np.uint8], xy: tuple[int, int]) -> NDArray[np.float32]:
+        """Distance to the click (H, W) in its region, infinite elsewhere."""
+        if xy not in self.claims:
+            rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+            distance = np.hypot(columns - xy[0], rows - xy[1])
+            self.claims[xy] = np.where(self.segment(image, xy), distance, np.inf).astype(np.float32)
+        return self.claims[xy]
 
     def upscale(self, low_res_logits: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[np.float32]:
         """They have the picture's size already."""

@@ -35,6 +35,13 @@ def test_masks_are_generated_once_and_the_cost_is_said_before(boxes: Path, maskl
     assert (told["stage"], told["images"]) == ("fully_automatic", 6) and told["masks"] > 0
 
 
+def test_thresholds_that_nothing_passes_are_named(boxes: Path, maskloop: Maskloop) -> None:
+    ended = maskloop("generate", "--points-per-side", 2, "--yes", "--home", boxes, "--json")
+    assert ended.code == 0 and ended.json["masks"] == 0
+    assert "pred_iou_thresh 0.88" in ended.err and str(boxes / "stages") in ended.err
+    assert "--again" in ended.err
+
+
 def test_a_dataset_without_a_model_is_told_how_to_get_one(
     home: Path, maskloop: Maskloop, pictures: Path
 ) -> None:

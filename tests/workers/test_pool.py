@@ -20,6 +20,8 @@ from tests.conftest import REDIS
 from tests.workers.conftest import Farm, reopened, wait_for
 
 ROUGH = "tests.workers.rough"
+# The pool tells of a dead child after up to five seconds; a lease that ended before would hide the cause.
+LEASE_S = 20.0
 
 
 @pytest.fixture
@@ -27,7 +29,8 @@ def pool(postgres_workspace: Workspace, redis_prefix: str) -> Iterator[Farm]:
     """A farm as in production; nothing is started yet."""
     overrides: dict[str, dict[str, Any]] = {
         "database": {"url": postgres_workspace.settings.database.url},
-        "worker": {"threads": 2, "broker": REDIS, "key_prefix": redis_prefix, "max_attempts": 2},
+        "worker": {"threads": 2, "broker": REDIS, "key_prefix": redis_prefix, "max_attempts": 2}
+        | {"lease_s": LEASE_S},
     }
     opened = Farm(reopened(postgres_workspace.settings, overrides), overrides)
     yield opened

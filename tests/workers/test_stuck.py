@@ -12,7 +12,7 @@ from engine.config import environment_of
 from engine.store.jobs import Job
 from tests.conftest import REPOSITORY
 from tests.workers.conftest import Farm, wait_for
-from tests.workers.test_pool import ROUGH, ask, children_of, ended, n_effects, rows
+from tests.workers.test_pool import LEASE_S, ROUGH, ask, children_of, ended, n_effects, rows
 from workers.job_task import EXIT_STUCK
 
 STALL_S = 1.5
@@ -24,6 +24,8 @@ FROZEN = 1
 def hasty(farm: Farm) -> Farm:
     """Both ways to run, where a job that is silent for a second and a half is stuck."""
     farm.overrides["worker"] |= {"stall_s": STALL_S}
+    if not is_embedded(farm):
+        farm.overrides["worker"] |= {"lease_s": LEASE_S}
     return farm
 
 
