@@ -47,8 +47,11 @@ def evaluate_models(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only images of --truth with this split.")
     ] = None,
+    scenes: Annotated[
+        int | None, typer.Option(min=1, help="Judge by so many generated scenes that no model has seen.")
+    ] = None,
     masks: Annotated[
-        int | None, typer.Option(min=1, help="So many masks of --truth, drawn by --seed; else all.")
+        int | None, typer.Option(min=1, help="So many masks of these, drawn by --seed; else all.")
     ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Flood fill and local Otsu beside it, best settings.")
@@ -73,15 +76,18 @@ def evaluate_models(
     names, files = versions or [], checkpoint or []
     if not names and not files:
         raise BadInput("name a version that `models list` shows, or give --checkpoint FILE")
-    check_options(snapshot, truth, images, split, masks)
+    check_options(snapshot, truth, images, split, scenes, masks)
     if plot is not None:
         check_plot(plot)
-    with _settings_of(home, needs_dataset=bool(names) or truth is None) as (settings, workspace):
-        if truth is None or images is None:
+    own_ground = truth is not None or scenes is not None
+    with _settings_of(home, needs_dataset=bool(names) or not own_ground) as (settings, workspace):
+        if truth is not None and images is not None:
+            ground = _of_file(settings, truth, images, split, masks, seed)
+        elif scenes is not None:
+            ground = _of_scenes(scenes, masks, seed)
+        else:
             assert workspace is not None
             ground = _held_out(workspace, dataset, snapshot)
-        else:
-            ground = _of_file(settings, truth, images, split, masks, seed)
         models = [*_versions(workspace, dataset, names), *(_Model(file.name, file) for file in files)]
         say(f"measuring on {ground.name}: {ground.n_masks} masks")
         rows = list(_measured(settings, models, ground, _resampling(resamples, seed), editing=editing))
@@ -99,15 +105,22 @@ def evaluate_models(
 
 
 def check_options(
-    snapshot: str | None, truth: Path | None, images: Path | None, split: str | None, masks: int | None
+    snapshot: str | None,
+    truth: Path | None,
+    images: Path | None,
+    split: str | None,
+    scenes: int | None,
+    masks: int | None,
 ) -> None:
     """Refuses options that do not go together."""
     if (truth is None) != (images is None):
         raise BadInput("--truth FILE and --images DIR go together: give both or neither")
-    if truth is None and (split is not None or masks is not None):
-        raise BadInput("--split and --masks choose from a file: give --truth FILE and --images DIR too")
-    if truth is not None and snapshot is not None:
-        raise BadInput("give --snapshot or --truth: masks of a dataset, or of a file")
+    if sum(given is not None for given in (snapshot, truth, scenes)) > 1:
+        raise BadInput("give one of --snapshot, --truth and --scenes: masks of a dataset, a file, or drawn")
+    if truth is None and split is not None:
+        raise BadInput("--split chooses from a file: give --truth FILE and --images DIR too")
+    if truth is None and scenes is None and masks is not None:
+        raise BadInput("--masks draws from --truth or --scenes: a dataset's masks are always the same ones")
 
 
 @dataclass(frozen=True)
@@ -172,6 +185,14 @@ def _of_file(
 
     found = truth_file(settings, truth, images, split, masks, seed)
     return _Ground(truth.name, found.n_masks, found)
+
+
+def _of_scenes(scenes: int, masks: int | None, seed: int) -> _Ground:
+    from engine.pipeline.evaluate import generated_scenes
+
+    say(f"drawing {scenes} scenes")
+    samples = generated_scenes(scenes, masks, seed)
+    return _Ground(f"{scenes} generated scenes", sum(len(one.masks) for one in samples), samples)
 
 
 def _versions(workspace: Workspace | None, dataset: str | None, names: list[str]) -> Iterator[_Model]:

@@ -26,7 +26,7 @@ def print_figures(told: Sequence[Mapping[str, Any]]) -> None:
     for n in told[0]["figures"]["all"]["miou"]:
         columns[f"miou_{n}"] = "1 click" if n == "1" else f"{n} clicks"
     columns |= {"oracle": "1, oracle"} | {f"noc_{t}": f"NoC@{t}" for t in told[0]["figures"]["all"]["noc"]}
-    columns |= {f"out_{t}": f"out of reach of {t}" for t in told[0]["figures"]["all"]["noc"]}
+    columns |= {f"out_{t}": f"never {t}" for t in told[0]["figures"]["all"]["noc"]}
     print_rows(rows, columns, title="mean IoU after clicks, clicks to an IoU, 95 % intervals over images")
     gained = [
         {"name": one["name"], "over": name} | {n: _cell(interval) for n, interval in by_clicks.items()}
@@ -66,4 +66,5 @@ def _cell(interval: Mapping[str, float | None], n_digits: int = 3) -> str | None
     mean = f"{interval['mean']:.{n_digits}f}"
     if interval["low"] is None:
         return mean
-    return f"{mean}\n{interval['low']:.{n_digits}f} to {interval['high']:.{n_digits}f}"
+    # Fewer digits: a line of its own must not break within a cell.
+    return f"{mean}\n{interval['low']:.{n_digits - 1}f} to {interval['high']:.{n_digits - 1}f}"

@@ -7,7 +7,7 @@ a row; a person's question (`maskloop models evaluate`) is the whole of it, of w
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from engine.training.baselines import SegmenterBackend, best_flood_fill, best_lo
 from engine.training.dataset import Sample
 from engine.training.editing import EditScores, evaluate_editing
 from engine.training.evaluate import ClickScores, TorchBackend, evaluate_clicks
+from engine.training.recipes import unseen_scenes
 
 # Below this size one pixel decides the IoU, so such masks judge the pixel grid and not the model.
 MIN_AREA_PX = 64
@@ -229,6 +230,29 @@ class TruthFile:
     def n_masks(self) -> int:
         """How many masks are measured."""
         return sum(map(len, self.chosen.values()))
+
+
+def generated_scenes(n_scenes: int, n_masks: int | None, seed: int) -> list[Sample]:
+    """Scenes that no model of ours was trained on, with masks of at least MIN_AREA_PX: `n_masks` drawn by
+    `seed`, or all."""
+    scenes = unseen_scenes(n_scenes)
+    samples = [scenes[number] for number in range(n_scenes)]
+    found = [
+        (number, index)
+        for number, sample in enumerate(samples)
+        for index in range(len(sample.masks))
+        if np.count_nonzero(sample.mask(index)) >= MIN_AREA_PX
+    ]
+    wanted = len(found) if n_masks is None else min(n_masks, len(found))
+    drawn = {found[place] for place in np.random.default_rng(seed).choice(len(found), wanted, replace=False)}
+    return [
+        replace(
+            sample,
+            masks=[mask for index, mask in enumerate(sample.masks) if (number, index) in drawn],
+            beside=[mask for index, mask in enumerate(sample.masks) if (number, index) not in drawn],
+        )
+        for number, sample in enumerate(samples)
+    ]
 
 
 def truth_file(

@@ -1,6 +1,7 @@
 """What clicks give without a model: flood fill and a local Otsu threshold. Evaluations quote both."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,20 +55,19 @@ def local_otsu(image: NDArray[np.uint8], xy: tuple[int, int], radius_px: int) ->
     return mask
 
 
+@dataclass(frozen=True)
 class SegmenterBackend:
     """A segmenter in the place of a model (`ClickBackend`), so that it is measured by the same clicks.
 
     Each click claims the region that the segmenter finds there; a pixel claimed by several clicks goes to the
-    nearest of them, and is mask where that one is positive. Logits are +1 and -1, at the picture's size.
+    nearest of them, and is mask where that one is positive. The logits, at the picture's size, remember it:
+    1 / (1 + distance) to the click that has the pixel, below 0 where that one is negative, 0 where no one is.
     """
 
-    def __init__(self, segment: Segmenter) -> None:
-        self.segment = segment
-        self.claims: dict[tuple[int, int], NDArray[np.float32]] = {}
+    segment: Segmenter
 
     def encode(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture itself; what was claimed in another is forgotten."""
-        self.claims = {}
+        """Nothing is computed beforehand."""
         return image
 
     def decode(
@@ -79,21 +79,15 @@ class SegmenterBackend:
         mask_input: NDArray[np.float32] | None,
         multimask: bool,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One candidate (B, 1, H, W) after all clicks so far, with a score of 1."""
-        logits = np.full((len(coords), 1, *hw), -1, np.float32)
-        for row, (clicks, signs) in enumerate(zip(coords, labels, strict=True)):
-            distances = np.stack([self._claim(embedding, (int(x), int(y))) for x, y in clicks])
-            nearest = distances.argmin(axis=0)
-            logits[row, 0][np.isfinite(distances.min(axis=0)) & (signs[nearest] == 1)] = 1
+        """What was claimed before and the last click: one candidate (B, 1, H, W), scores of 1."""
+        logits = np.zeros((len(coords), 1, *hw), np.float32) if mask_input is None else mask_input.copy()
+        for row, (xy, label) in enumerate(zip(coords[:, -1], labels[:, -1], strict=True)):
+            x, y = int(xy[0]), int(xy[1])
+            rows, columns = np.ogrid[: hw[0], : hw[1]]
+            nearness = (1 / (1 + np.hypot(columns - x, rows - y))).astype(np.float32)
+            claimed = self.segment(embedding, (x, y)) & (nearness > np.abs(logits[row, 0]))
+            logits[row, 0][claimed] = nearness[claimed] * (1 if label else -1)
         return logits, np.ones((len(coords), 1), np.float32)
-
-    def _claim(self, image: NDArray[np.uint8], xy: tuple[int, int]) -> NDArray[np.float32]:
-        """Distance to the click (H, W) in its region, infinite elsewhere."""
-        if xy not in self.claims:
-            rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-            distance = np.hypot(columns - xy[0], rows - xy[1])
-            self.claims[xy] = np.where(self.segment(image, xy), distance, np.inf).astype(np.float32)
-        return self.claims[xy]
 
     def upscale(self, low_res_logits: NDArray[np.float32], hw: tuple[int, int]) -> NDArray[np.float32]:
         """They have the picture's size already."""

@@ -16,6 +16,7 @@ from engine.training.views import ViewRules
 BUNDLED_THEMES = ("still_life", "microscope", "mosaic")  # "garden", the demo's, is never shown in training
 BUNDLED_SEED = 1_000_000
 N_BUNDLED_SCENES = 2_000
+TEST_SEED = 9_000_000  # scenes from here on judge models and are never shown in training
 
 # Generated scenes of 512 px are seen through windows of 256: a quarter of the cost, four times the variety.
 # Both sides of the border weigh the same (no focal alpha): a quarter weight on masks prolongs the answer
@@ -231,6 +232,11 @@ def run_recipe(
 def bundled_scenes() -> SceneSamples:
     """The scenes that the bundled model sees in training."""
     return SceneSamples(BUNDLED_SEED, N_BUNDLED_SCENES, BUNDLED_THEMES)
+
+
+def unseen_scenes(n_scenes: int) -> SceneSamples:
+    """Scenes that no recipe trains on, of the bundled model's themes; whole objects, not their parts."""
+    return SceneSamples(TEST_SEED, n_scenes, BUNDLED_THEMES, part_share=0.0)
 
 
 def with_replay(samples: Samples, share: float = 0.15) -> Samples:

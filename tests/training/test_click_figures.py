@@ -1,57 +1,110 @@
-"""Figures of an evaluation: intervals resample pictures, sizes are COCO's."""
-
 import numpy as np
 import pytest
 
-from engine.training.click_figures import Resampling, by_size, gains, with_interval
+from engine.training.click_figures import (
+    Resampling,
+    by_size,
+    editing_figures,
+    gains,
+    with_interval,
+)
+from engine.training.editing import EditScores
 from engine.training.evaluate import ClickScores
 
-
-def scores_of(ious: np.ndarray, area_px: list[int], pictures: list[int]) -> ClickScores:
-    """Scores of masks whose IoU at each click is given, counted to 0.9."""
-    reached = ious >= 0.9
-    clicks = np.where(reached.any(1), reached.argmax(1) + 1, ious.shape[1])
-    index = np.arange(len(ious))
-    return ClickScores(ious.astype(np.float32), clicks, np.array(area_px), np.array(pictures), index, 0.9)
+ONCE = Resampling(2000, 0)
 
 
-def test_pictures_are_resampled_and_not_masks() -> None:
-    """Twenty equal masks on each of two pictures say as much of the spread as one on each."""
-    values, pictures = np.array([0.0, 1.0]), np.array([3, 7])
-    few = with_interval(values, pictures, Resampling(seed=1))
-    many = with_interval(values.repeat(20), pictures.repeat(20), Resampling(seed=1))
-    assert few == pytest.approx(many) and (few["mean"], few["low"], few["high"]) == (0.5, 0.0, 1.0)
+def scores(one: list[float], area_px: list[int], sample_index: list[int]) -> ClickScores:
+    """IoU grows by 0.1 a click from `one`, three clicks in all; ceilings are 0.2 above the first."""
+    ious = np.array(one, np.float32)[:, None] + np.array([0, 0.1, 0.2], np.float32)
+    n = len(one)
+    clicks = np.full(n, 3, np.int64)
+    numbers = np.array(area_px, np.int64), np.array(sample_index, np.int64), np.arange(n)
+    return ClickScores(ious, clicks, *numbers, noc_iou=0.9, oracle_ious=ious + 0.05, ceilings=ious[:, 2])
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    n_covered = 0
-    for seed in range(200):
-        found = with_interval(rng.normal(0.5, 0.1, 40), np.arange(40), Resampling(300, seed))
-        n_covered += found["low"] <= 0.5 <= found["high"]
-    assert 0.88 <= n_covered / 200 <= 0.99
+def test_the_interval_of_independent_masks_is_that_of_their_mean() -> None:
+    values = np.random.default_rng(1).normal(0.7, 0.2, 400)
+    found = with_interval(values, np.arange(400), ONCE)
+    assert found["mean"] == pytest.approx(values.mean())
+    half = 1.96 * values.std() / 20
+    assert found["low"] == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-def test_one_picture_has_no_interval_and_none_no_mean() -> None:
-    alone = with_interval(np.array([0.2, 0.4]), np.array([5, 5]), Resampling())
-    assert alone == {"mean": pytest.approx(0.3), "low": None, "high": None}
-    assert set(with_interval(np.zeros(0), np.zeros(0, np.int64), Resampling()).values()) == {None}
+def test_more_masks_of_the_same_pictures_make_nothing_surer() -> None:
+    """Two pictures whose masks are alike: the mean may be that of either, however many masks there are."""
+    for n in (1, 500):
+        values, groups = np.repeat([0.2, 0.8], n), np.repeat([3, 7], n)
+        assert with_interval(values, groups, ONCE) == pytest.approx({"mean": 0.5, "low": 0.2, "high": 0.8})
 
 
-def test_masks_are_told_apart_by_cocos_sizes() -> None:
-    ious = np.array([[0.5, 0.95], [0.9, 0.9], [0.1, 0.2]])
-    found = by_size(scores_of(ious, [1023, 1024, 96**2], [0, 1, 2]), (1, 2), (0.85, 0.9), 2, Resampling(100))
-    assert [found[size]["masks"] for size in ("all", "small", "medium", "large")] == [3, 1, 1, 1]
-    assert found["small"]["miou"]["2"]["mean"] == pytest.approx(0.95)
-    # 2, 1 and never, which counts the cap.
-    assert found["all"]["noc"]["0.85"]["mean"] == pytest.approx(5 / 3)
-    assert found["all"]["reached"]["0.90"] == pytest.approx(2 / 3)
+def test_a_picture_with_more_masks_weighs_more_in_every_resample() -> None:
+    values, groups = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0, 0, 0, 1])
+    found = with_interval(values, groups, ONCE)
+    assert found == {"mean": 0.25, "low": 0.0, "high": 1.0}
+
+
+def test_equal_seeds_give_equal_intervals_and_others_nearly() -> None:
+    values, groups = np.random.default_rng(2).random(90), np.arange(90) // 3
+    drawn = [with_interval(values, groups, Resampling(2000, seed)) for seed in (5, 5, 6)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0]["low"] == pytest.approx(drawn[2]["low"], abs=0.01)
+
+
+def test_nothing_and_a_single_picture_have_no_interval() -> None:
+    assert with_interval(np.zeros(0), np.zeros(0, np.int64), ONCE) == {
+        "mean": None,
+        "low": None,
+        "high": None,
+    }
+    single = with_interval(np.array([0.2, 0.4]), np.array([4, 4]), ONCE)
+    assert single == {"mean": pytest.approx(0.3), "low": None, "high": None}
+
+
+def test_figures_are_told_by_cocos_sizes() -> None:
+    found = by_size(
+        scores([0.5, 0.6, 0.7, 0.9], [1023, 1024, 9215, 9216], [0, 0, 1, 2]), (1, 3), (0.85, 0.9), 3, ONCE
+    )
+    assert [found[size]["masks"] for size in ("all", "small", "medium", "large")] == [4, 1, 2, 1]
+    everything, medium = found["all"], found["medium"]
+    assert everything["images"] == 3 and medium["images"] == 2
+    assert everything["miou"]["1"]["mean"] == pytest.approx(0.675)
+    assert medium["oracle_miou"]["3"]["mean"] == pytest.approx(0.9)
+    assert everything["noc"]["0.85"]["mean"] == pytest.approx((3 + 3 + 3 + 1) / 4)
+    assert everything["reached"] == {"0.85": 0.5, "0.90": 0.5}
+    assert everything["unreachable"] == {"0.85": 0.5, "0.90": 0.5}
+    assert found["large"]["reached"]["0.90"] == 1.0
+
+
+def test_sizes_without_a_mask_and_what_was_not_measured_are_none() -> None:
+    bare = scores([0.5], [100], [0])
+    found = by_size(
+        ClickScores(bare.ious, bare.clicks, bare.area_px, bare.sample_index, bare.mask_index, 0.9),
+        (1,), (0.85,), 3, ONCE,
+    )  # fmt: skip
+    assert found["large"]["masks"] == 0 and found["large"]["miou"]["1"]["mean"] is None
+    assert found["large"]["reached"] == {"0.85": None}
     assert found["all"]["oracle_miou"] is None and found["all"]["unreachable"] is None
 
 
-def test_a_gain_is_of_the_same_masks() -> None:
-    first = scores_of(np.array([[0.1], [0.9]]), [100, 100], [0, 1])
-    second = scores_of(np.array([[0.2], [1.0]]), [100, 100], [0, 1])
-    found = gains(second, first, (1,), Resampling(200))["1"]
-    # Each is better by a tenth, however unlike they are.
-    assert [found[key] for key in ("mean", "low", "high")] == pytest.approx([0.1, 0.1, 0.1])
+def test_a_gain_is_resampled_mask_by_mask() -> None:
+    """Pictures differ much, the two models always by 0.05: only the pairs can tell."""
+    rng = np.random.default_rng(3)
+    one, groups = list(rng.uniform(0.2, 0.7, 40)), list(range(40))
+    first = scores(one, [2000] * 40, groups)
+    second = scores([value + 0.05 for value in one], [2000] * 40, groups)
+    gain = gains(second, first, (1,), ONCE)["1"]
+    assert gain == pytest.approx({"mean": 0.05, "low": 0.05, "high": 0.05}, abs=1e-6)
+    alone = with_interval(second.ious[:, 0], second.sample_index, ONCE)
+    assert alone["high"] - alone["low"] > 0.05
+
+
+def test_editing_is_told_by_spoiler_and_of_all() -> None:
+    spoilt = np.array([[0.5, 0.5, 0.7, 0.7], [0.6, 0.6, 0.6, 0.6]], np.float32)
+    edits = EditScores(spoilt, spoilt + 0.2, np.array([0.7, 0.9], np.float32), np.array([0, 1]))
+    found = editing_figures(edits, ONCE)
+    assert list(found) == ["masks", "dilation", "erosion", "bites", "spill", "all"] and found["masks"] == 2
+    assert found["bites"]["spoilt"]["mean"] == pytest.approx(0.65)
+    assert found["all"]["gain_over_spoilt"]["mean"] == pytest.approx(0.2)
+    assert found["all"]["gain_over_anew"]["mean"] == pytest.approx(0.8 - 0.8, abs=1e-6)

@@ -134,7 +134,7 @@ def test_training_finds_what_an_untrained_head_does_not() -> None:
     trained = train_detector([drawn(i) for i in range(16)], MODEL, steps=60, seed=1, rules=QUICK)
     assert trained is not None
     figures = evaluate_detector(
-        trained.detector, [drawn(i) for i in range(100, 106)], MODEL, threshold=0.3, max_boxes=10
+        trained.detector, [drawn(i) for i in range(100, 106)], MODEL, 0.3, max_boxes=10
     )
     assert figures.detector.average_recall > 0.3
     assert figures.detector.average_recall > 3 * figures.untrained.average_recall

@@ -3,11 +3,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.errors import BadInput
 from engine.geometry.points import interior_point
 from engine.modeling.predictor import encode_image
 from engine.modeling.prompts import fold
 from engine.modeling.registry import build_sam
 from engine.training.baselines import (
+    SegmenterBackend,
     best_flood_fill,
     best_local_otsu,
     flood_fill,
@@ -162,3 +164,91 @@ def test_baselines_are_tuned_on_what_they_are_given(disks) -> None:
     tolerance, fill = best_flood_fill(samples)
     assert tolerance < 80 and mean_one_click_iou(fill, samples) == pytest.approx(1.0)
     assert mean_one_click_iou(best_local_otsu(samples)[1], samples) > 0.9
+
+
+class Stubborn:
+    """Offers nothing, the clicked mask and nothing, surest of the first; then repeats what was fed back."""
+
+    def __init__(self, truths: list[NDArray[np.bool_]]) -> None:
+        self.truths, self.n_decoded = truths, 0
+
+    def encode(self, image: NDArray[np.uint8]) -> None:
+        return None
+
+    def decode(self, embedding, hw, coords, labels, mask_input, multimask):
+        self.n_decoded += len(coords)
+        if not multimask:
+            return mask_input, np.ones((len(coords), 1), np.float32)
+        logits = np.full((len(coords), 3, *hw), -1.0, dtype=np.float32)
+        for row, clicks in enumerate(coords):
+            x, y = clicks[0].astype(int)
+            logits[row, 1][next(truth for truth in self.truths if truth[y, x])] = 1.0
+        return logits, np.tile(np.array([0.9, 0.5, 0.1], np.float32), (len(coords), 1))
+
+    def upscale(self, low_res_logits, hw):
+        return low_res_logits
+
+
+def test_the_oracle_goes_on_from_the_candidate_nearest_to_the_truth(disks) -> None:
+    stubborn = Stubborn([disks[0].mask(i) for i in range(3)])
+    scores = evaluate_clicks(stubborn, [disks[0]], n_clicks=(1, 3), cap=5, oracle=True)
+    assert (scores.ious[:, :5] == 0).all() and scores.clicks.tolist() == [5, 5, 5]
+    assert scores.oracle_ious is not None and scores.oracle_ious.tolist() == [[1.0] * 3] * 3
+    assert stubborn.n_decoded == 3 * (5 + 2)
+
+
+def test_nothing_is_clicked_again_where_the_surest_candidate_is_the_nearest(disks) -> None:
+    oracle = Oracle()
+    oracle.truths = [disks[0].mask(i) for i in range(3)]
+    scores = evaluate_clicks(oracle, [disks[0]], n_clicks=(1,), cap=20, oracle=True)
+    assert scores.oracle_ious is not None and scores.oracle_ious.tolist() == [[1.0]] * 3
+    assert len(oracle.seen) == 1
+    empty = evaluate_clicks(oracle, [], n_clicks=(1, 3), oracle=True, ceiling=lambda truth: 1.0)
+    assert empty.oracle_ious is not None and empty.oracle_ious.shape == (0, 3)
+    assert empty.ceilings is not None and empty.ceilings.shape == (0,)
+
+
+def test_clicks_to_a_lower_target_are_those_of_a_session_that_stops_there(disks, small) -> None:
+    backend = TorchBackend(build_sam(small, seed=3))
+    samples = [disks[number] for number in range(3)]
+    long = evaluate_clicks(backend, samples, n_clicks=(1, 2, 3, 5), noc_iou=0.9, cap=8)
+    # Between what the luckier and the other half of the masks ever reach.
+    target = float(np.median(long.ious[:, :6].max(axis=1))) - 1e-4
+    short = evaluate_clicks(backend, samples, noc_iou=target, cap=6)
+    assert 0 < short.reached(target, 6).sum() < len(short.clicks)
+    assert long.clicks_to(target, 6).tolist() == short.clicks.tolist()
+    assert np.allclose(long.ious[:, :3], short.ious[:, :3], atol=1e-3)
+
+
+def test_a_target_beyond_what_was_clicked_to_is_refused(disks) -> None:
+    oracle = Oracle()
+    oracle.truths = [disks[0].mask(i) for i in range(3)]
+    scores = evaluate_clicks(oracle, [disks[0]], n_clicks=(1,), noc_iou=0.85)
+    with pytest.raises(BadInput, match="measure again"):
+        scores.clicks_to(0.9, 20)
+
+
+def test_ceilings_are_those_of_each_mask(disks) -> None:
+    oracle = Oracle()
+    oracle.truths = [disks[0].mask(i) for i in range(3)]
+    scores = evaluate_clicks(oracle, [disks[0]], n_clicks=(1,), ceiling=lambda truth: truth.mean())
+    assert scores.ceilings is not None
+    assert np.allclose(scores.ceilings, [truth.mean() for truth in oracle.truths])
+
+
+def test_a_baseline_is_measured_by_the_same_clicks(disks) -> None:
+    _, fill = best_flood_fill([disks[0]])
+    scores = evaluate_clicks(SegmenterBackend(fill), [disks[0]], n_clicks=(1, 3))
+    assert scores.clicks.tolist() == [1, 1, 1] and scores.mean_iou(3) == 1.0
+
+
+def test_a_pixel_that_two_clicks_claim_goes_to_the_nearer_one() -> None:
+    everything = SegmenterBackend(lambda image, xy: np.ones(image.shape[:2], bool))
+    image, hw = np.zeros((4, 9, 3), np.uint8), (4, 9)
+    coords, labels = np.array([[[1, 1]]], np.float32), np.array([[1]])
+    first, _ = everything.decode(image, hw, coords, labels, None, True)
+    assert (first > 0).all()
+    both = np.array([[[1, 1], [7, 1]]], np.float32)
+    second, _ = everything.decode(image, hw, both, np.array([[1, 0]]), first, False)
+    assert ((second[0, 0] > 0) == (np.arange(9) <= 4)).all()
+    assert (first > 0).all(), "what was fed back is not written to"

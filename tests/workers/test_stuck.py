@@ -72,7 +72,9 @@ def test_native_code_that_stops_all_of_python_is_ended_by_the_watchdog(hasty: Fa
     assert set(codes) == ({FROZEN} if is_embedded(hasty) else set())
     (job,) = rows(hasty, frozen)
     assert (job.state, job.attempt) == ("failed", 2)
-    assert ("without an answer" if is_embedded(hasty) else "exit code 1") in str(job.reason)
+    # The parent sees its child die and says so, unless the lease has run out before it looked.
+    told = ("without an answer",) if is_embedded(hasty) else ("exit code 1", "without an answer")
+    assert any(words in str(job.reason) for words in told)
 
 
 def test_a_command_that_works_by_itself_ends_with_one_line(farm: Farm, tmp_path: Path) -> None:
