@@ -88,7 +88,7 @@ def evaluate_models(
         else:
             assert workspace is not None
             ground = _held_out(workspace, dataset, snapshot)
-        models = [*_versions(workspace, dataset, names), *(_Model(file.name, file) for file in files)]
+        models = [*_versions(workspace, dataset, names), *_checkpoints(files)]
         say(f"measuring on {ground.name}: {ground.n_masks} masks")
         rows = list(_measured(settings, models, ground, _resampling(resamples, seed), editing=editing))
         if baselines:
@@ -203,6 +203,13 @@ def _versions(workspace: Workspace | None, dataset: str | None, names: list[str]
         with workspace.read() as session:
             version = version_named(session, dataset_meant(session, dataset).id, name)
         yield _Model(name, workspace.blobs.local_path(version.weights_sha256), version.id)
+
+
+def _checkpoints(files: list[Path]) -> Iterator[_Model]:
+    """By the file's name, or by the whole path where several have one name, as trained ones do."""
+    names = [file.name for file in files]
+    for file in files:
+        yield _Model(file.name if names.count(file.name) == 1 else str(file), file)
 
 
 def _resampling(resamples: int, seed: int) -> Resampling:

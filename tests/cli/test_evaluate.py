@@ -72,6 +72,16 @@ def test_versions_of_a_dataset_are_compared_and_kept_as_rows(
     workspace.close()
 
 
+def test_checkpoints_of_one_name_are_told_apart_by_their_folders(
+    of_file: list[object], checkpoint: Path, maskloop: Maskloop, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / checkpoint.name
+    other.write_bytes(checkpoint.read_bytes())
+    ended = maskloop(*of_file, "--masks", 2, "--checkpoint", other, "--json")
+    assert [json.loads(line)["name"] for line in ended.out.splitlines()] == [str(checkpoint), str(other)]
+
+
 def test_tables_tell_models_baselines_and_corrections(of_file: list[object], maskloop: Maskloop) -> None:
     ended = maskloop(*of_file, "--baselines", "--editing")
     assert ended.code == 0, ended.err
