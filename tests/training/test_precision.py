@@ -3,10 +3,12 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from engine.training.precision import autocast, has_bfloat16
 from engine.training.steps import draw_batch, take_step
@@ -55,15 +57,13 @@ def test_two_halves_of_a_batch_make_one_update(quick: TrainConfig, disks: Disks,
         config = replace(quick, accumulate=n, grouping=0.0, clip_norm=1e9)
         run = begin(config, None, tmp_path / str(n), SMALL.to_dict())
         norms: list[float] = []
-        step = run.optimizer.step
-        run.optimizer.step = lambda *_, step=step, run=run, norms=norms: (
-            norms.append(  # type: ignore[method-assign]
-                float(
-                    torch.cat([p.grad.flatten() for p in run.parts.parameters() if p.grad is not None]).norm()
-                )
-            )
-            or step()
-        )
+        parts = run.parts
+
+        def note(*_: Any, parts: nn.ModuleDict = parts, norms: list[float] = norms) -> None:
+            gradients = [p.grad.flatten() for p in parts.parameters() if p.grad is not None]
+            norms.append(float(torch.cat(gradients).norm()))
+
+        run.optimizer.register_step_pre_hook(note)
         advance(run, config, disks)
         assert run.step == 1 and len(norms) == 1
         moved.append(norms[0])
