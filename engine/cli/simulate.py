@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,17 +206,22 @@ def import_gold(workspace: Workspace, dataset: str, truth: Path) -> int:
 
     Masks drawn with the active model's help are near to what it answers, so a candidate that is better can
     seem worse on them (docs/three-stages.md has figures)."""
+    from engine.formats.coco import read_coco
+    from engine.formats.coco_writer import CocoWriter
     from engine.pipeline.ingest_masks import import_masks
 
-    blocks = json.loads(truth.read_text("utf-8"))
-    blocks["images"] = [image for image in blocks["images"] if _is_held_out(image)]
-    ids = {image["id"] for image in blocks["images"]}
-    blocks["annotations"] = [one for one in blocks["annotations"] if one["image_id"] in ids]
+    coco = read_coco(truth)
+    images = [image for image in coco.images.values() if _is_held_out(image.extra)]
+    ids, n = {image.id for image in images}, 0
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "gold.json"
-        file.write_text(json.dumps(blocks), "utf-8")
+        with CocoWriter(file, info={}, images=images, categories=list(coco.categories.values())) as writer:
+            for annotation in coco.annotations():
+                if annotation.image_id in ids:
+                    writer.write(annotation)
+                    n += 1
         import_masks(workspace, dataset, file)
-    return len(blocks["annotations"])
+    return n
 
 
 def _is_held_out(extra: dict[str, Any]) -> bool:

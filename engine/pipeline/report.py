@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import ColumnElement, exists, func, select, true
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
@@ -186,13 +186,7 @@ def progress(session: Session, settings: Settings, dataset: Dataset) -> dict[str
 
 def _stage_line(session: Session, dataset: Dataset, stage: str) -> dict[str, Any]:
     """One stage: images done, current masks, and what became of the proposals that people judged."""
-    here = Image.dataset_id == dataset.id
-    finished = exists().where(
-        ImageProgress.image_id == Image.id, ImageProgress.stage == stage, ImageProgress.state == "done"
-    )
-    generated = exists().where(Generation.image_id == Image.id, Generation.stage == stage)
-    done = generated if stage == "fully_automatic" else finished
-    n_images = session.scalar(select(func.count()).select_from(Image).where(here, done)) or 0
+    n_images = _n_images(session, dataset.id, _is_done_in(stage))
     masks = select(func.count()).select_from(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
     n_masks = session.scalar(masks.where(Mask.dataset_id == dataset.id, Mask.stage == stage)) or 0
     fates = _fates(session, dataset.id) if stage == "semi_automatic" else {}
@@ -294,28 +288,32 @@ def _model_view(version: ModelVersion) -> dict[str, Any]:
 
 
 def _image_counts(session: Session, dataset: Dataset) -> dict[str, int]:
-    here = Image.dataset_id == dataset.id
-    total = session.scalar(select(func.count()).select_from(Image).where(here)) or 0
     stage = dataset.open_stage or "assisted_manual"
-    states = (
-        select(ImageProgress.state, func.count())
-        .join(Image, Image.id == ImageProgress.image_id)
-        .where(here, ImageProgress.stage == stage)
-        .group_by(ImageProgress.state)
-    )
-    by_state = {state: n for state, n in session.execute(states)}
-    open_ones = (
-        select(func.count())
-        .select_from(Assignment)
-        .join(Image, Image.id == Assignment.image_id)
-        .where(here, Assignment.state == "open")
-    )
+    lent = exists().where(Assignment.image_id == Image.id, Assignment.state == "open")
     return {
-        "total": total,
-        "done": by_state.get("done", 0),
-        "skipped": by_state.get("skipped", 0),
-        "open": session.scalar(open_ones) or 0,
+        "total": _n_images(session, dataset.id, true()),
+        "done": _n_images(session, dataset.id, _is_done_in(stage)),
+        "skipped": _n_images(session, dataset.id, _left_as(stage, "skipped")),
+        "open": _n_images(session, dataset.id, lent),
     }
+
+
+def _n_images(session: Session, dataset_id: int, which: ColumnElement[bool]) -> int:
+    here = Image.dataset_id == dataset_id
+    return session.scalar(select(func.count()).select_from(Image).where(here, which)) or 0
+
+
+def _is_done_in(stage: str) -> ColumnElement[bool]:
+    """Whether the statement's `Image` is through: submitted by a person, or in stage 3 gone over by the model."""
+    if stage == "fully_automatic":
+        return exists().where(Generation.image_id == Image.id, Generation.stage == stage)
+    return _left_as(stage, "done")
+
+
+def _left_as(stage: str, state: str) -> ColumnElement[bool]:
+    return exists().where(
+        ImageProgress.image_id == Image.id, ImageProgress.stage == stage, ImageProgress.state == state
+    )
 
 
 def _n_masks(session: Session, dataset_id: int) -> int:

@@ -6,10 +6,11 @@ from engine.store.assignments import Assignment
 from engine.store.datasets import Dataset
 from engine.store.evaluations import Evaluation
 from engine.store.events import record_event
+from engine.store.images import Image
 from engine.store.jobs import ask, claim, fail
-from engine.store.model_versions import Decision
+from engine.store.model_versions import Decision, ModelVersion
 from engine.store.session import Workspace
-from tests.factories import a_dataset, a_model_version, a_snapshot, add, digest
+from tests.factories import a_dataset, a_model_version, a_proposal, a_snapshot, add, digest
 from tests.pipeline.conftest import Drawn, Lab
 from tests.pipeline.test_annotate import OTHER, Desk
 from tests.pipeline.test_review import Judge
@@ -169,3 +170,15 @@ def test_each_stage_shows_its_images_its_masks_and_the_fate_of_what_was_prefille
     assert (second["prefilled"], second["share_kept"], second["share_rejected"]) == (4, 0.5, 0.25)
     assert second["detector"]["model_version"] == "small" and second["detector"]["threshold"] == 0.5
     assert (third["stage"], third["images"], third["masks_per_image"]) == ("fully_automatic", 0, None)
+
+
+def test_in_stage_3_an_image_is_done_when_the_model_went_over_it(lab: Lab) -> None:
+    with lab.workspace.write() as session:
+        dataset = session.get_one(Dataset, lab.dataset_id)
+        dataset.open_stage = "fully_automatic"
+        version = session.get_one(ModelVersion, lab.version_id)
+        for image_id in lab.image_ids[:2]:
+            a_proposal(session, session.get_one(Image, image_id), version, stage="fully_automatic")
+    shown = progress(lab)
+    assert shown["images"] == {"total": 6, "done": 2, "skipped": 0, "open": 0}
+    assert shown["by_stage"][2]["images"] == 2
