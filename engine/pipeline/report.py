@@ -304,7 +304,7 @@ def _n_images(session: Session, dataset_id: int, which: ColumnElement[bool]) -> 
 
 
 def _is_done_in(stage: str) -> ColumnElement[bool]:
-    """Whether the statement's `Image` is through: submitted by a person; in stage 3 gone over by the model."""
+    """Whether the statement's `Image` is through: submitted, or in stage 3 gone over by the model."""
     if stage == "fully_automatic":
         return exists().where(Generation.image_id == Image.id, Generation.stage == stage)
     return _left_as(stage, "done")
