@@ -28,6 +28,7 @@ from engine.modeling.generation_records import (
     to_record,
 )
 from engine.modeling.predictor import Predictor
+from engine.modeling.prompt_arrays import check_image
 from engine.modeling.prompts import Floats, to_model_frame
 from engine.modeling.sam import Sam, decode
 from engine.modeling.upscale_region import RegionLogits, RegionUpscaler
@@ -103,8 +104,7 @@ class AutomaticMaskGenerator:
         Keys: segmentation (in `output_mode`), area in px, bbox XYWH one pixel short, predicted_iou,
         point_coords [[x, y]], stability_score (0 for an empty mask), crop_box XYWH.
         """
-        if getattr(image, "dtype", None) != np.uint8 or image.shape[2:] != (3,) or image.size == 0:
-            raise BadInput("generate takes an image as a uint8 array of (H, W, 3)")
+        check_image(image)
         crops = crop_boxes(image.shape[:2], self.crop_n_layers, self.crop_overlap_ratio)
         masks = [mask for crop_box, layer in crops for mask in self._masks_of_crop(image, crop_box, layer)]
         if len(crops) > 1:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import BadInput
+from engine.modeling.prompt_arrays import check_arrays, check_image
 from engine.modeling.prompts import Floats, to_model_frame
 from engine.modeling.resize import resize_long_side
 from engine.modeling.sam import Sam, decode
@@ -56,6 +57,7 @@ class Predictor:
         """Encodes (H, W, 3) uint8 in the order "RGB" or "BGR". Raises BadInput for anything else."""
         if image_format not in ("RGB", "BGR"):
             raise BadInput(f"image_format must be RGB or BGR, not {image_format}")
+        check_image(image)
         if image_format != self.model.image_format:
             image = image[..., ::-1]
         self.set_embedding(self.model.image_encoder(preprocess_image(self.model, image)), image.shape[:2])
@@ -97,10 +99,12 @@ class Predictor:
         """Masks (n, H, W) bool, or logits; iou_predictions (n,); low_res_masks (n, 4g, 4g). n is 3 or 1.
 
         point_coords (N, 2) x y and box (4,) xyxy in original pixels; point_labels (N,) 1 or 0; mask_input
-        (1, 4g, 4g), the low_res_masks of an earlier call.
+        (1, 4g, 4g), the low_res_masks of an earlier call. Raises BadInput for prompts without a meaning.
         """
-        if point_coords is not None and point_labels is None:
-            raise BadInput("point_labels must be given with point_coords")
+        # Says "set an image first" before anything about the prompts.
+        self.get_image_embedding()
+        side = self.model.config.logits_size
+        check_arrays(point_coords, point_labels, box, mask_input, self.original_size, side)
         masks, iou_predictions, low_res_masks = self.predict_torch(
             self._in_model_frame(point_coords, (1, -1, 2)),
             None if point_labels is None else self._tensor(point_labels)[None],
@@ -123,6 +127,11 @@ class Predictor:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `predict` for B prompts in model-frame pixels: (B, N, 2), (B, N), (B, 4), (B, 1, 4g, 4g)."""
         features = self.get_image_embedding()
+        given = [part for part in (point_coords, point_labels, boxes, mask_input) if part is not None]
+        if not given or not all(bool(torch.isfinite(part).all()) for part in given):
+            raise BadInput(
+                "predict_torch takes finite points, boxes or masks, at least one of them"
+            )
         points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
         boxes = None if boxes is None else boxes.reshape(-1, 4)
         low_res_masks, iou_predictions = decode(
@@ -137,8 +146,6 @@ class Predictor:
     def _in_model_frame(self, coords: NDArray[np.float32] | None, shape: tuple[int, ...]) -> Tensor | None:
         if coords is None:
             return None
-        # Says "set an image first" before it divides by its size.
-        self.get_image_embedding()
         pairs = np.asarray(coords).reshape(shape)
         return self._tensor(to_model_frame(pairs, self.original_size, self.input_size))
 
