@@ -83,6 +83,7 @@ WALLS = {
     ),
     # a tracking server is somebody's own choice; TensorBoard comes with torch;
     "engine.training.sinks": wall("engine.errors engine.training", NUMBERS | {"mlflow"}),
+    "engine.training.grabcut": wall("engine.geometry engine.training", NUMBERS | {"cv2"}),
     # an evaluation is drawn by an extra that the rest of the command does without;
     "engine.cli.evaluation_plot": Wall(ENGINE, frozenset({"matplotlib"})),
     # the bundled model is trained on generated scenes.

@@ -54,7 +54,7 @@ def evaluate_models(
         int | None, typer.Option(min=1, help="So many masks of these, drawn by --seed; else all.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Flood fill and local Otsu beside it, best settings.")
+        bool, typer.Option("--baselines", help="Flood fill, local Otsu, GrabCut beside it, best settings.")
     ] = False,
     editing: Annotated[
         bool, typer.Option("--editing", help="Also: one click on spoilt masks, against beginning anew.")
@@ -243,7 +243,10 @@ def _measured(
 
 def _baselines(ground: _Ground, resampling: Resampling) -> list[_Row]:
     from engine.pipeline.evaluate import follow_without_model
+    from engine.training import grabcut
 
+    if not grabcut.is_installed():
+        say("GrabCut is left out: pip install 'maskloop[grabcut]' brings it")
     found = follow_without_model(_counted(ground, "reading for the baselines"))
     return [_Row(_told(name, scores, ground, resampling), scores) for name, scores in found.items()]
 

@@ -31,10 +31,11 @@ from engine.store.model_versions import ModelVersion
 from engine.store.runner import Work, Write
 from engine.store.session import Workspace
 from engine.store.snapshots import SnapshotMask
+from engine.training import grabcut
 from engine.training.baselines import SegmenterBackend, best_flood_fill, best_local_otsu
 from engine.training.dataset import Sample
 from engine.training.editing import EditScores, evaluate_editing
-from engine.training.evaluate import ClickScores, TorchBackend, evaluate_clicks
+from engine.training.evaluate import ClickBackend, ClickScores, TorchBackend, evaluate_clicks
 from engine.training.recipes import unseen_scenes
 
 # Below this size one pixel decides the IoU, so such masks judge the pixel grid and not the model.
@@ -157,17 +158,27 @@ def correct_masks(settings: Settings, weights: Path, samples: Iterable[Sample], 
 
 
 def follow_without_model(samples: Iterable[Sample]) -> dict[str, ClickScores]:
-    """The same clicks on baselines that know no model, each at the setting that suits these masks best."""
+    """The same clicks on baselines that know no model, each at the setting that suits these masks best.
+
+    GrabCut is among them where OpenCV is installed.
+    """
+
+    def window(radius_px: int) -> str:
+        return f"window of {2 * radius_px + 1} px"
+
     held = list(samples)
     tolerance, fill = best_flood_fill(held)
     radius_px, otsu = best_local_otsu(held)
-    named = {
-        f"flood fill (tolerance {tolerance:g})": fill,
-        f"local Otsu (window of {2 * radius_px + 1} px)": otsu,
+    named: dict[str, ClickBackend] = {
+        f"flood fill (tolerance {tolerance:g})": SegmenterBackend(fill),
+        f"local Otsu ({window(radius_px)})": SegmenterBackend(otsu),
     }
+    if grabcut.is_installed():
+        cut = grabcut.best_grab_cut(held, MIN_AREA_PX)
+        named[f"GrabCut ({window(cut.radius_px)})"] = cut
     return {
-        name: evaluate_clicks(SegmenterBackend(segment), held, N_CLICKS, max(TARGETS), CAP, MIN_AREA_PX)
-        for name, segment in named.items()
+        name: evaluate_clicks(backend, held, N_CLICKS, max(TARGETS), CAP, MIN_AREA_PX)
+        for name, backend in named.items()
     }
 
 
