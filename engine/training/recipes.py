@@ -157,6 +157,7 @@ RECIPES: dict[str, tuple[TrainConfig, ...]] = {
             weight_decay=0.01,
             ema_decay=0.98,
             freeze_norm=True,
+            bfloat16=True,
             max_seconds=120.0,
             checkpoint_every=25,
         ),
