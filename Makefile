@@ -15,7 +15,7 @@ help:
 	@echo "make install    create .venv, install Maskloop and its development tools, build the page"
 	@echo "make demo       a generated dataset, the web app and a worker (IMAGES=DIR: your pictures; ARGS=--no-serve: one turn, no browser)"
 	@echo "make test       the quick tests; make test-slow: the rest"
-	@echo "make faults     the fault drills whole, on private servers (about an hour; SCALE=0.05 ARGS='-k kill_storm': a part)"
+	@echo "make faults     the fault drills whole, on private servers (over an hour; SCALE=0.05 ARGS='-k kill_storm': a part)"
 	@echo "make check      linters, types, import walls, migrations"
 
 install: $(STAMPS)/dev

@@ -97,7 +97,10 @@ class JobTask:
         """This process's workspace, opened when first asked for."""
         with self._opening:
             if os.getpid() not in self._opened:
-                self._opened[os.getpid()] = open_workspace(self.settings)
+                # A child runs the code that its parent began with: when the database was upgraded since, the
+                # children begun before and after go on alike, until the operator ends them all.
+                begins = os.getpid() == self._process_id
+                self._opened[os.getpid()] = open_workspace(self.settings, check_revision=begins)
             return self._opened[os.getpid()]
 
     def give_back(self) -> int:

@@ -125,9 +125,8 @@ def _database(workspace: Workspace) -> Check:
     if found == _wanted_revision():
         return Check("database", "ok")
     state = f"is at revision {found}" if found else "has no tables"
-    return Check(
-        "database", f"the database {state}, the code wants {_wanted_revision()}: `maskloop db upgrade`"
-    )
+    advice = "`maskloop db upgrade`, or the newer code where the database is ahead"
+    return Check("database", f"the database {state}, the code wants {_wanted_revision()}: {advice}")
 
 
 def _files(workspace: Workspace) -> Check:

@@ -4,6 +4,7 @@ The only place that makes an engine. Sessions are short on purpose: no arrow com
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ from engine.store.blobs import BlobStore
 
 # A transaction that nobody talks to holds locks and old rows; ours are short, so the server may end it.
 IDLE_IN_TRANSACTION_MS = 10_000
+# An upgrade asks for every table at once for so long, then lets everybody go on and asks again. Shorter than
+# Postgres' deadlock_timeout of 1 s, after which the server would end the upgrade or somebody's save.
+TAKE_TABLES_MS = 500
+TAKE_TABLES_AGAIN_S = 0.5
+TAKE_TABLES_PATIENCE_S = 60.0
+OUR_TABLES = """
+    SELECT quote_ident(relname) FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
+      AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype = 'e')
+    ORDER BY relname
+"""
+# query_canceled (statement_timeout), lock_not_available, deadlock_detected: somebody else has a table.
+IN_USE = ("57014", "55P03", "40P01")
 
 
 @dataclass(frozen=True)
@@ -90,18 +104,22 @@ def open_workspace(
     return Workspace(settings, engine, sessions, blobs)
 
 
-def upgrade(settings: Settings, to: str = "head") -> None:
-    """Brings the database to revision `to`, making the SQLite file and its folder when they do not exist."""
+def upgrade(settings: Settings, to: str = "head", *, patience_s: float = TAKE_TABLES_PATIENCE_S) -> None:
+    """Brings the database to revision `to`, making the SQLite file and its folder when they do not exist.
+
+    Pages and workers may go on meanwhile: they wait until it has ended. Unavailable: the database is newer
+    than this code, or its tables were not free for `patience_s` (Postgres); nothing was changed then.
+    """
     from alembic import command
 
-    _migrate(settings, lambda config: command.upgrade(config, to))
+    _migrate(settings, command.upgrade, to, patience_s)
 
 
 def downgrade(settings: Settings, to: str) -> None:
     """Takes the database back to revision `to` (`base` empties it of tables)."""
     from alembic import command
 
-    _migrate(settings, lambda config: command.downgrade(config, to))
+    _migrate(settings, command.downgrade, to)
 
 
 def revision(settings: Settings) -> str | None:
@@ -128,7 +146,7 @@ def head_revision() -> str:
     return head
 
 
-def _migrate(settings: Settings, step: Any) -> None:
+def _migrate(settings: Settings, step: Any, to: str, patience_s: float = TAKE_TABLES_PATIENCE_S) -> None:
     from alembic.config import Config
 
     url = _url(settings)
@@ -139,11 +157,43 @@ def _migrate(settings: Settings, step: Any) -> None:
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     engine = _engine(settings, url, bound_statements=False)
     try:
-        with _sentences(), _writing(engine).begin() as connection:
-            config.attributes["connection"] = connection
-            step(config)
+        with _sentences():
+            # In a transaction of its own, or it would hold a lock that another upgrade waits for.
+            with _reading(engine).connect() as connection:
+                found = _revision(connection)
+            _refuse_newer(engine, found)
+            with _writing(engine).begin() as connection:
+                is_there = found == (head_revision() if to == "head" else to)
+                if connection.dialect.name == "postgresql" and not is_there:
+                    _take_tables(connection, patience_s)
+                config.attributes["connection"] = connection
+                step(config, to)
     finally:
         engine.dispose()
+
+
+def _take_tables(connection: Connection, patience_s: float) -> None:
+    """Locks all tables and views before the first is changed.
+
+    Taken one by one as the revisions come to them, a save that holds one and waits for the next is a
+    deadlock: at 20 saves per second it ended four upgrades of five.
+    """
+    end = time.monotonic() + patience_s
+    while names := ", ".join(connection.scalars(text(OUR_TABLES))):
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {TAKE_TABLES_MS}")
+                connection.exec_driver_sql(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+                connection.exec_driver_sql("SET LOCAL statement_timeout TO DEFAULT")
+            return
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in IN_USE:
+                raise
+        if time.monotonic() > end:
+            raise Unavailable(
+                "the tables are in use without a pause (a backup?): nothing was changed, try again"
+            )
+        time.sleep(TAKE_TABLES_AGAIN_S)
 
 
 def _url(settings: Settings) -> URL:
@@ -236,19 +286,26 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _refuse_other_revision(engine: Engine) -> None:
-    from alembic.script import ScriptDirectory
-
     with _reading(engine).connect() as connection:
         found = _revision(connection)
-    wanted, where = head_revision(), engine.url.render_as_string(hide_password=True)
-    if found == wanted:
+    if found == head_revision():
         return
+    where = engine.url.render_as_string(hide_password=True)
     if found is None:
         raise Unavailable(f"the database {where} has no tables yet: run `maskloop db upgrade`")
+    _refuse_newer(engine, found)
+    raise Unavailable(f"the database {where} is older ({found}) than the code: run `maskloop db upgrade`")
+
+
+def _refuse_newer(engine: Engine, found: str | None) -> None:
+    from alembic.script import ScriptDirectory
+
     known = {script.revision for script in ScriptDirectory(str(migrations_folder())).walk_revisions()}
-    if found in known:
-        raise Unavailable(f"the database {where} is older ({found}) than the code: run `maskloop db upgrade`")
-    raise Unavailable(f"the database {where} is newer ({found}) than the code ({wanted}): update Maskloop")
+    if found is not None and found not in known:
+        where, wanted = engine.url.render_as_string(hide_password=True), head_revision()
+        raise Unavailable(
+            f"the database {where} is newer ({found}) than the code ({wanted}): update Maskloop"
+        )
 
 
 @contextmanager

@@ -37,13 +37,16 @@ class Crew:
     log: Path
     members: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, name: str, *options: str, module: str = "tests.faults.sleepy") -> subprocess.Popen[bytes]:
-        """A process under that name, in a group of its own; it needs seconds until it works."""
+    def start(
+        self, name: str, *options: str, module: str = "tests.faults.sleepy", code: Path = REPOSITORY
+    ) -> subprocess.Popen[bytes]:
+        """A process under that name, in a group of its own; it needs seconds until it works. `code` is the
+        folder whose packages it runs."""
         ours = environment_of(self.workspace.settings.home, self.overrides) | {"OMP_NUM_THREADS": "1"}
         with open(self.log, "ab") as said:
             self.members[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
-                cwd=REPOSITORY,
+                cwd=code,
                 env=os.environ | ours,
                 stdout=said,
                 stderr=said,

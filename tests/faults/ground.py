@@ -3,8 +3,10 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,6 +27,18 @@ from tests import factories
 STAGE = "assisted_manual"
 POINT = {"kind": "point", "x": 2.0, "y": 2.0, "label": 1, "at_ms": 100}
 WHOLE_PICTURE = {"size": [6, 8], "counts": "0`1"}
+
+
+T = TypeVar("T")
+
+
+def insist(verb: Callable[[], T]) -> T:
+    """Tries again while the database is busy, as a page does."""
+    while True:
+        try:
+            return verb()
+        except Unavailable:
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,22 @@
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
-from engine.errors import Conflict, Unavailable
+from engine.errors import Conflict
 from engine.pipeline import annotate, assign
 from engine.store.assignments import Assignment
 from engine.store.events import Event
 from engine.store.session import Workspace
 from tests.faults.drill import Drill, full_only
-from tests.faults.ground import Ground, Journal, act, break_ground, expire
+from tests.faults.ground import Ground, Journal, act, break_ground, expire, insist
 
 N_CLIENTS = 64
 N_IMAGES = 40
-T = TypeVar("T")
 
 
 @dataclass
@@ -66,20 +63,20 @@ class Client(threading.Thread):
 
     def visit(self) -> None:
         """One image, from the claim to its end."""
-        lent = self.insist(self.claim)
+        lent = insist(self.claim)
         if lent is None:
             time.sleep(0.05)
             return
         self.crowd.count("n_claims")
         if self.rng.random() < 0.3:
-            self.insist(lambda: self.save(lent))
+            insist(lambda: self.save(lent))
         if self.rng.random() < 0.4:
-            self.insist(lambda: self.run_out(lent))
+            insist(lambda: self.run_out(lent))
             time.sleep(float(self.rng.uniform(0, 0.2)))
             if self.rng.random() < 0.5:
-                self.insist(lambda: self.save(lent))
+                insist(lambda: self.save(lent))
                 self.crowd.count("n_after_expiry")
-        self.insist(lambda: self.give_back(lent))
+        insist(lambda: self.give_back(lent))
 
     def claim(self) -> Assignment | None:
         with self.crowd.workspace.write() as session:
@@ -112,14 +109,6 @@ class Client(threading.Thread):
             # Somebody else has the image by now: there is nothing to give back.
             return
         self.crowd.count("n_returns")
-
-    def insist(self, verb: Callable[[], T]) -> T:
-        """Tries again while the database is busy, as a page does."""
-        while True:
-            try:
-                return verb()
-            except Unavailable:
-                time.sleep(0.1)
 
 
 def had_run_out(lease: Assignment) -> bool:

@@ -2,18 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from engine.errors import MaskloopError, Unavailable
+from engine.errors import MaskloopError
 from engine.modeling.checkpoint import save_checkpoint
 from engine.modeling.embedding_file import read_embedding
 from engine.modeling.registry import build_sam
@@ -31,7 +29,7 @@ from engine.store.session import Workspace
 from tests import factories
 from tests.faults.crew import Crew
 from tests.faults.drill import Drill, full_only, wait_for
-from tests.faults.ground import STAGE, act
+from tests.faults.ground import STAGE, act, insist
 
 # The bundled layout at half its side: a real encoder, 35 ms an image on one core.
 CONFIG = replace(CONFIGS["tiny"], img_size=256)
@@ -50,7 +48,6 @@ COLLECT_EVERY_S = 5.0
 # Who misses an image so soon after a switch misses it for the switch.
 JUST_SWITCHED_S = 10.0
 WINDOW = 1000
-T = TypeVar("T")
 
 
 @dataclass
@@ -91,7 +88,7 @@ class Person(threading.Thread):
     def run(self) -> None:
         """Until every image is done."""
         try:
-            while (found := self.insist(self.next_image)) is not None:
+            while (found := insist(self.next_image)) is not None:
                 if isinstance(found, Waiting):
                     time.sleep(min(found.retry_after_s or 0.0, LONGEST_WAIT_S))
                 else:
@@ -115,8 +112,8 @@ class Person(threading.Thread):
         end = began + self.rng.uniform(*self.hold_s)
         while (left_s := end - time.monotonic()) > 0:
             time.sleep(min(LOOK_AGAIN_S, left_s))
-            self.insist(lambda: self.look_again(lent))
-        self.insist(lambda: self.save_and_submit(lent))
+            insist(lambda: self.look_again(lent))
+        insist(lambda: self.save_and_submit(lent))
         self.tally.held_s.append(time.monotonic() - began)
 
     def look_again(self, lent: Assignment) -> None:
@@ -150,14 +147,6 @@ class Person(threading.Thread):
         except MaskloopError:
             return False
         return True
-
-    def insist(self, verb: Callable[[], T]) -> T:
-        """Tries again while the database is busy, as a page does."""
-        while True:
-            try:
-                return verb()
-            except Unavailable:
-                time.sleep(0.1)
 
 
 @dataclass(frozen=True)
