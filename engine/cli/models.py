@@ -1,4 +1,4 @@
-"""Model versions for people: `models list|promote|rollback`; `import`, `fetch`, `evaluate` are hung in."""
+"""Model versions for people: `models list|promote|rollback`; the rest of the group is hung in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli import checkpoints, evaluate
+from engine.cli import checkpoints, evaluate, onnx_export
 from engine.cli.dataset import VERSION_COLUMNS
 from engine.cli.opening import dataset_meant, opened
 from engine.cli.options import AsJson, DatasetName, Home
@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Hangs the verbs into the command."""
     checkpoints.add_to(models)
     evaluate.add_to(models)
+    onnx_export.add_to(models)
     app.add_typer(models, name="models")
 
 

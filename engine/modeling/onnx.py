@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +18,16 @@ from engine.errors import Unavailable
 from engine.modeling.onnx_predictor import DecoderSession
 from engine.modeling.prompts import MAX_PROMPTS, Floats, labelled_points
 from engine.modeling.sam import Sam
+from engine.modeling.sam_config import SamConfig
 
 OPSET = 20
 TOLERANCE = 1e-3
 INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input")
 OUTPUTS = ("low_res_logits", "iou_predictions")
+SMALLER = ("fp16", "int8")
+# What is large and multiplied. Positions are neither: an error of theirs would move the whole picture.
+_FEWEST_WEIGHTS = 1024
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 def export_decoder(sam: Sam, n_checked_points: int = 20) -> bytes:
@@ -44,13 +53,10 @@ def export_decoder(sam: Sam, n_checked_points: int = 20) -> bytes:
 class DecoderGraph(nn.Module):
     """What is exported. All four tokens come out, at low resolution: the caller chooses and scales."""
 
-    image_pe: Tensor
-
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
-        self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach(), persistent=False)
 
     def forward(
         self,
@@ -66,7 +72,10 @@ class DecoderGraph(nn.Module):
         # `where`, not a product: a NaN in an unused mask must not spread.
         given = has_mask_input.reshape(1, 1, 1, 1) > 0
         dense = torch.where(given, self.prompt_encoder.embed_mask(mask_input), no_mask)
-        return self.mask_decoder.predict_masks(image_embeddings, self.image_pe, sparse, dense)
+        # Computed in the graph: written out it would be a fifth of an official decoder's file. onnxruntime
+        # computes it once, when it loads.
+        image_pe = self.prompt_encoder.get_dense_pe()
+        return self.mask_decoder.predict_masks(image_embeddings, image_pe, sparse, dense)
 
 
 def largest_difference(sam: Sam, onnx_model: bytes, n_points: int, seed: int = 0) -> float:
@@ -76,7 +85,7 @@ def largest_difference(sam: Sam, onnx_model: bytes, n_points: int, seed: int = 0
     embedding = rng.standard_normal(
         (sam.config.embedding_channels, *[sam.config.embedding_grid] * 2), dtype=np.float32
     )
-    worst = 0.0
+    differences = []
     for n in range(1, n_points + 1):
         coords = rng.uniform(0, sam.config.img_size, (n, 2)).astype(np.float32)
         labels = rng.integers(0, 2, n).astype(np.float32)
@@ -87,31 +96,109 @@ def largest_difference(sam: Sam, onnx_model: bytes, n_points: int, seed: int = 0
         )
         mask = rng.standard_normal([sam.config.logits_size] * 2, dtype=np.float32) if n % 2 == 0 else None
         ours = session.run_in_model_frame(embedding, *labelled_points(coords, labels, box), mask)
-        worst = max(worst, *_differences(ours, _torch_answer(sam, embedding, coords, labels, box, mask)))
-    return worst
+        differences += _differences(ours, _torch_answer(sam, embedding, coords, labels, box, mask))
+    # numpy's maximum keeps a NaN, Python's loses it.
+    return float(np.max(differences))
 
 
-def _exported(sam: Sam) -> bytes:
-    # 64 prompts, of which one may be a box of two corners, or padding.
-    n_points = torch.export.Dim("n_points", min=1, max=MAX_PROMPTS + 2)
+def traced(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    names: tuple[Sequence[str], Sequence[str]],
+    dynamic_shapes: tuple[Any, ...],
+    config: SamConfig,
+) -> bytes:
+    """`graph` as one ONNX file with the model's config in its metadata; `names` are those of its inputs and
+    outputs. Nothing is compared here."""
     with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            DecoderGraph(sam).eval(),
-            _example(sam),
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes=({}, {1: n_points}, {1: n_points}, {}, {}),
+            graph.eval(),
+            example,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    note = proto.metadata_props.add()
-    note.key, note.value = "config", json.dumps(sam.config.to_dict(), sort_keys=True)
-    serialized: bytes = proto.SerializeToString()
+    serialized: bytes = _without_origin(program.model_proto, config).SerializeToString()
     return serialized
+
+
+def _without_origin(proto: onnx.ModelProto, config: SamConfig) -> onnx.ModelProto:
+    """The exporter notes at every node which line of which file on this machine it came from: a tenth of a
+    small decoder, and nobody else's business."""
+    for noted in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+    del proto.graph.metadata_props[:], proto.metadata_props[:]
+    note = proto.metadata_props.add()
+    note.key, note.value = "config", json.dumps(config.to_dict(), sort_keys=True)
+    return proto
+
+
+def with_smaller_weights(onnx_model: bytes, kind: str) -> bytes:
+    """The same graph with its large weights stored as "fp16", or as "int8" with a scale per channel.
+
+    Only the file is smaller: each weight is widened to float32 when the file is loaded, so no kernel for
+    small types is needed and a click takes as long. Weights that were float16 before stay what they were.
+    """
+    proto = onnx.load_from_string(onnx_model)
+    multiplied = {name for node in proto.graph.node if node.op_type in _PRODUCTS for name in node.input}
+    widening: list[onnx.NodeProto] = []
+    for weight in list(proto.graph.initializer):
+        is_float = weight.data_type == onnx.TensorProto.FLOAT
+        if is_float and weight.name in multiplied and math.prod(weight.dims) >= _FEWEST_WEIGHTS:
+            stored, nodes = (_as_half if kind == "fp16" else _as_int8)(weight)
+            proto.graph.initializer.remove(weight)
+            proto.graph.initializer.extend(stored)
+            widening += nodes
+    nodes = [*widening, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    smaller: bytes = proto.SerializeToString()
+    return smaller
+
+
+def _as_half(weight: onnx.TensorProto) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    with np.errstate(over="ignore"):  # an infinite weight shows in the masks, which are compared
+        half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+    name = f"{weight.name}.fp16"
+    return [onnx.numpy_helper.from_array(half, name)], [_to_float(name, weight.name)]
+
+
+def _as_int8(weight: onnx.TensorProto) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    values = onnx.numpy_helper.to_array(weight)
+    integers, scale = min(_rounded(values), key=lambda found: np.square(found[0] * found[1] - values).sum())
+    name, wide = f"{weight.name}.int8", f"{weight.name}.wide"
+    widened = onnx.helper.make_node("Mul", [wide, f"{name}.scale"], [weight.name])
+    stored = [
+        onnx.numpy_helper.from_array(integers.astype(np.int8), name),
+        onnx.numpy_helper.from_array(scale, f"{name}.scale"),
+    ]
+    return stored, [_to_float(name, wide), widened]
+
+
+def _rounded(values: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """(integers, scale) with a scale for each place along the first axis, then along the second: which of
+    them is the output differs by operator."""
+    for axis in (0, 1):
+        others = tuple(other for other in range(values.ndim) if other != axis)
+        scale = np.maximum(np.abs(values).max(axis=others, keepdims=True), 1e-12) / np.float32(127)
+        yield np.rint(values / scale), scale.astype(np.float32)
+
+
+def _to_float(stored: str, wide: str) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [stored], [wide], to=onnx.TensorProto.FLOAT)
+
+
+def _exported(sam: Sam) -> bytes:
+    # 64 prompts, of which one may be a box of two corners, or padding.
+    n_points = torch.export.Dim("n_points", min=1, max=MAX_PROMPTS + 2)
+    shapes: tuple[dict[int, Any], ...] = ({}, {1: n_points}, {1: n_points}, {}, {})
+    return traced(DecoderGraph(sam), _example(sam), (INPUTS, OUTPUTS), shapes, sam.config)
 
 
 def _example(sam: Sam) -> tuple[Tensor, ...]:

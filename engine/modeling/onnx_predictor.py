@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,25 +25,50 @@ from engine.modeling.upscale import upscale_logits
 
 __all__ = ["Candidates", "DecoderSession", "ImagePrompts", "fold", "stability_score", "upscale_logits"]
 
+# onnxruntime's fused Add + LayerNormalization takes five times as long as the two apart, a sixth of a click
+# (docs/onnx.md).
+SESSION_ENTRIES = {"optimization.disable_specified_optimizers": "SkipLayerNormFusion"}
+
+
+def loaded(onnx_model: bytes, n_threads: int, what: str) -> onnxruntime.InferenceSession:
+    """A session on the CPU; Unavailable, naming `what` it should have been, if the bytes are no model."""
+    options = onnxruntime.SessionOptions()
+    # One thread: a second one stalls whenever a trainer holds the other core (PERFORMANCE section 9).
+    options.intra_op_num_threads = n_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, entry in SESSION_ENTRIES.items():
+        options.add_session_config_entry(key, entry)
+    try:
+        return onnxruntime.InferenceSession(onnx_model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Unavailable(f"the exported {what} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph; a side that may vary has its name in the shape."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+def tensors_of(session: onnxruntime.InferenceSession) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs."""
+    inputs, outputs = (
+        [TensorSpec(one.name, one.type.removeprefix("tensor(").rstrip(")"), tuple(one.shape)) for one in some]
+        for some in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
 
 class DecoderSession:
     """One exported decoder, loaded. Safe to share between threads; each call runs on `n_threads` cores."""
 
     def __init__(self, onnx_model: bytes, config: SamConfig | Mapping[str, Any], n_threads: int = 1) -> None:
         self.config = config if isinstance(config, SamConfig) else SamConfig.from_dict(config)
-        options = onnxruntime.SessionOptions()
-        # One thread: a second one stalls whenever a trainer holds the other core (PERFORMANCE section 9).
-        options.intra_op_num_threads = n_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                onnx_model, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise Unavailable(
-                f"the exported decoder cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
+        self._session = loaded(onnx_model, n_threads, "decoder")
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 from engine.errors import BadInput, Unavailable
 from engine.modeling import SamConfig, encode_image
-from engine.modeling.onnx import export_decoder, largest_difference
+from engine.modeling.onnx import SMALLER, export_decoder, largest_difference, with_smaller_weights
+from engine.modeling.onnx_fidelity import Fidelity, compare
 from engine.modeling.onnx_predictor import DecoderSession, fold, upscale_logits
 from engine.modeling.predictor import TorchPrompts
 from engine.modeling.prompts import Floats
@@ -58,6 +60,57 @@ def test_exported_file_is_whole_and_carries_its_config(trained: Reference, expor
     notes = {note.key: note.value for note in model.metadata_props}
     assert json.loads(notes["config"])["logits_size"] == trained.sam.config.logits_size
     assert not any(weight.external_data for weight in model.graph.initializer)
+
+
+def test_a_nan_is_no_small_difference(trained: Reference, exported: bytes) -> None:
+    diverged = copy.deepcopy(trained.sam)
+    diverged.mask_decoder.mask_tokens.weight.data[0, 0] = float("nan")
+    assert not largest_difference(diverged, exported, n_points=2) <= 1e-3
+
+
+def test_exported_file_does_not_say_where_it_was_made(exported: bytes) -> None:
+    assert str(REPOSITORY).encode() not in exported and b".py" not in exported
+
+
+def test_half_precision_weights_stay_exact_in_a_smaller_file(trained: Reference) -> None:
+    halved = copy.deepcopy(trained.sam).half().float()
+    exact = export_decoder(halved, n_checked_points=1)
+    smaller = with_smaller_weights(exact, "fp16")
+    assert len(smaller) < 0.6 * len(exact)
+    assert largest_difference(halved, smaller, n_points=20, seed=2) < 1e-3
+
+
+@pytest.mark.parametrize("kind", SMALLER)
+def test_a_smaller_decoder_is_a_whole_model_near_the_exact_one(
+    trained: Reference, exported: bytes, kind: str
+) -> None:
+    smaller = with_smaller_weights(exported, kind)
+    onnx.checker.check_model(onnx.load_from_string(smaller))
+    assert len(smaller) < len(exported)
+    spread = np.ptp(trained.outputs[next(n for n in trained.outputs if n.endswith("low_res_logits"))])
+    assert 0 < largest_difference(trained.sam, smaller, n_points=6) < 0.05 * spread
+
+
+def test_a_smaller_decoder_ships_if_99_of_100_masks_are_the_same() -> None:
+    assert Fidelity([1.0] * 98 + [0.99, 0.2]).ships
+    assert not Fidelity([1.0] * 98 + [0.989, 0.2]).ships
+    assert not Fidelity([]).ships
+
+
+def test_decoders_are_compared_by_the_masks_people_see(
+    trained: Reference, exported: bytes, session: DecoderSession, embedding: Floats
+) -> None:
+    empty = onnx.load_from_string(exported)
+    for weight in empty.graph.initializer:
+        if "hypernetworks" in weight.name:
+            weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))
+    strange = DecoderSession(empty.SerializeToString(), trained.sam.config)
+    masks = [np.zeros(trained.image.shape[:2], bool) for _ in range(2)]
+    masks[0][80:140, 60:150], masks[1][30:60, 200:230] = True, True
+    same, another = Fidelity(), Fidelity()
+    compare(session, [(session, same), (strange, another)], embedding, masks, seed=0)
+    assert same.ious == [1.0] * 6 and same.ships
+    assert len(another.ious) == 6 and not another.ships
 
 
 def test_official_cases_hold_in_onnxruntime(
