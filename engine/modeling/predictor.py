@@ -129,9 +129,7 @@ class Predictor:
         features = self.get_image_embedding()
         given = [part for part in (point_coords, point_labels, boxes, mask_input) if part is not None]
         if not given or not all(bool(torch.isfinite(part).all()) for part in given):
-            raise BadInput(
-                "predict_torch takes finite points, boxes or masks, at least one of them"
-            )
+            raise BadInput("predict_torch takes finite points, boxes or masks, at least one of them")
         points = None if point_coords is None or point_labels is None else (point_coords, point_labels)
         boxes = None if boxes is None else boxes.reshape(-1, 4)
         low_res_masks, iou_predictions = decode(

@@ -22,9 +22,7 @@ def check_arrays(
     As officially, a box may reach over the image's border, as detectors' boxes do; it has to overlap it.
     """
     if point_coords is None and box is None and mask_input is None:
-        raise BadInput(
-            "give points with their labels, a box or a mask_input: there is nothing to follow"
-        )
+        raise BadInput("give points with their labels, a box or a mask_input: there is nothing to follow")
     if (point_coords is None) != (point_labels is None):
         raise BadInput("point_labels must be given with point_coords, and point_coords with point_labels")
     if point_coords is not None and point_labels is not None:

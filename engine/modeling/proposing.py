@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.geometry.boxes import box_iou
-from engine.geometry.quality import stability_score
-from engine.geometry.regions import Region, clean_runs, region_runs
+from engine.geometry.regions import clean_runs
 from engine.geometry.rle import Rle, bbox_of_runs, iou
 from engine.geometry.runs import Runs, format_runs
 from engine.modeling.automatic import AutomaticMaskGenerator
@@ -26,7 +24,6 @@ from engine.modeling.upscale_region import RegionUpscaler
 
 # Four prompts' tokens and keys stay in a CPU's cache; a GPU wants more at once.
 _PROMPTS_ON_CPU, _PROMPTS_ON_GPU = 4, 64
-_STABILITY_OFFSET = 1.0
 # A hundredth of a pixel moves no mask, and keeps the stored prompts short.
 _BOX_DECIMALS = 2
 
@@ -89,7 +86,7 @@ def masks_of_boxes(
         best = int(np.argmax(ious))
         if ious[best] <= settings["pred_iou_thresh"]:
             continue
-        runs, stability = _upscaled(sam, upscaler, low_res[best], original_hw)
+        runs, stability = upscaler.mask_of(low_res[best], sam.mask_threshold)
         if settings["min_mask_region_area"] > 0:
             runs, _ = clean_runs(runs, original_hw, settings["min_mask_region_area"])
         if runs.size > 1:
@@ -167,16 +164,6 @@ def _decode_few(sam: Sam, features: Tensor, few: Tensor, *, is_box: bool) -> tup
         return decode(sam, features, None, few, None, multimask_output=True)
     labels = torch.ones(len(few), 1, device=sam.device)
     return decode(sam, features, (few[:, None], labels), None, None, multimask_output=True)
-
-
-def _upscaled(sam: Sam, upscaler: RegionUpscaler, low_res: Floats, hw: tuple[int, int]) -> tuple[Runs, float]:
-    """Runs at the image's size, and how stable they are."""
-    logits = upscaler.above(low_res, sam.mask_threshold - _STABILITY_OFFSET)
-    threshold, offset = sam.mask_threshold, _STABILITY_OFFSET
-    stability = float(stability_score(logits.columns, mask_threshold=threshold, offset=offset))
-    mask: NDArray[np.bool_] = logits.columns > sam.mask_threshold
-    region = Region(mask, logits.x0, logits.y0) if mask.any() else Region(mask[:0], 0, 0)
-    return region_runs(region, hw), stability
 
 
 def _without_twins(masks: Sequence[ProposedMask], iou_threshold: float) -> list[ProposedMask]:

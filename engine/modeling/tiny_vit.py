@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.modeling.layers import ResidualBlock, neck, window_partition, window_unpartition
+from engine.modeling.layers import ResidualBlock, by_rows, neck, window_partition, window_unpartition
+from engine.modeling.linear import Linear
 from engine.modeling.sam_config import UPSCALING, TinyVitConfig
 
 
@@ -170,11 +171,14 @@ class Mlp(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> the same shape."""
+        return by_rows(self._forward, x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
         return hidden
 
@@ -188,8 +192,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window_size**2))
         self.register_buffer("bias_index", _offset_index(window_size), persistent=False)
 

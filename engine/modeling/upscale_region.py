@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.geometry.quality import stability_score
+from engine.geometry.regions import Region, region_runs
+from engine.geometry.runs import Runs
 from engine.modeling.sam_config import SamConfig
 from engine.modeling.upscale import Floats, composed_matrix
+
+STABILITY_OFFSET = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class RegionUpscaler:
     """Upscales masks of one image size; make it once per image or crop."""
 
     def __init__(self, config: SamConfig, original_hw: tuple[int, int]) -> None:
+        self.original_hw = original_hw
         self._rows, self._columns = (
             _axis(composed_matrix(config.logits_size, config.img_size, n_input, n_original))
             for n_input, n_original in zip(config.input_hw(original_hw), original_hw, strict=True)
@@ -64,6 +70,14 @@ class RegionUpscaler:
         weights = self._columns.weights[columns, low_columns], self._rows.weights[rows, low_rows]
         upscaled = weights[0] @ low @ weights[1].T
         return RegionLogits(np.asarray(upscaled, np.float32), columns.start, rows.start)
+
+    def mask_of(self, low_res_logits: Floats, threshold: float = 0.0) -> tuple[Runs, float]:
+        """(4g, 4g) -> the runs of the mask at image size, and how stable it is when the cut moves by 1."""
+        logits = self.above(low_res_logits, threshold - STABILITY_OFFSET)
+        stability = stability_score(logits.columns, mask_threshold=threshold, offset=STABILITY_OFFSET)
+        mask: NDArray[np.bool_] = logits.columns > threshold
+        region = Region(mask, logits.x0, logits.y0) if mask.any() else Region(mask[:0], 0, 0)
+        return region_runs(region, self.original_hw), float(stability)
 
 
 def _axis(weights: Floats) -> _Axis:

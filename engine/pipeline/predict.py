@@ -15,16 +15,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.errors import BadInput, Conflict, NotFound, Unavailable
-from engine.geometry.rle import Rle, area, bbox_xywh, encode
+from engine.geometry.rle import Rle, bbox_of_runs
+from engine.geometry.runs import format_runs
 from engine.modeling.embedding_file import read_embedding
-from engine.modeling.onnx_predictor import (
-    Candidates,
-    DecoderSession,
-    fold,
-    stability_score,
-    upscale_logits,
-)
+from engine.modeling.onnx_predictor import Candidates, DecoderSession, fold
 from engine.modeling.sam_config import SamConfig
+from engine.modeling.upscale_region import RegionUpscaler
 from engine.store.assignments import Assignment
 from engine.store.embeddings import Embedding
 from engine.store.images import Image
@@ -116,14 +112,14 @@ def fold_on(workspace: Workspace, ground: Ground, prompts: Prompts, chosen: Sequ
 
 def as_candidates(candidates: Candidates, ground: Ground) -> tuple[Candidate, ...]:
     """Full-size masks of the low-resolution answer, as RLE with their scores."""
-    config = SamConfig.from_dict(ground.config)
-    logits = upscale_logits(candidates.low_res_logits, ground.original_hw, config)
-    stable = stability_score(logits)
-    offered = []
-    for index, mask in enumerate(logits > 0):
-        rle = encode(mask)
-        scores = float(candidates.iou_predictions[index]), float(stable[index])
-        offered.append(Candidate(rle, *scores, area(rle), bbox_xywh(rle)))
+    height, width = ground.original_hw
+    # Only where a mask can be: whole planes of a large photograph take longer than the decoder.
+    upscaler, offered = RegionUpscaler(SamConfig.from_dict(ground.config), (height, width)), []
+    for low_res, predicted_iou in zip(candidates.low_res_logits, candidates.iou_predictions, strict=True):
+        runs, stability = upscaler.mask_of(low_res)
+        rle = Rle(size=[height, width], counts=format_runs(runs))
+        box = bbox_of_runs(runs, height)
+        offered.append(Candidate(rle, float(predicted_iou), stability, int(runs[1::2].sum()), box))
     return tuple(offered)
 
 

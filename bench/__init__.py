@@ -1,0 +1,1 @@
+"""Measurements: each prints one table and runs alone, as `python -m bench.NAME` or `make bench-NAME`."""
