@@ -21,6 +21,9 @@ class PromptRules:
     box_jitter: float = 0.1
     box_jitter_cap_px: float = 20.0
     n_rounds_without_point: int = 2
+    # Up to so many rounds more, drawn anew each step, lie between the first and the second: they are answered
+    # and corrected but not learned from, at a third of a round's cost. So few rounds teach long sessions.
+    unlearned_rounds: int = 0
     # How often the first point is the mask's innermost one, as people click, instead of any.
     centre_share: float = 0.0
     # How often a step's sessions begin with a spoilt true mask to be corrected, instead of with nothing.

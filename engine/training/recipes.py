@@ -148,7 +148,9 @@ RECIPES: dict[str, tuple[TrainConfig, ...]] = {
             n_decoded=10,
             views=ViewRules(window_px=256, scale=(0.8, 1.25), photometric=0.3, min_area_px=64),
             whole_every=4,
-            prompts=PromptRules(rounds=2, box_share=0.12, centre_share=0.6, spoilt_share=0.33),
+            prompts=PromptRules(
+                rounds=2, box_share=0.12, centre_share=0.6, spoilt_share=0.33, unlearned_rounds=4
+            ),
             losses=LossWeights(focal_alpha=None, dice=3.0, iou=5.0, shown=0.6),
             lr=4e-4,
             encoder_lr_scale=0.5,

@@ -196,17 +196,28 @@ def run_rounds(
     if rules.spoilt_share and rng.random() < rules.spoilt_share:
         coords, labels, mask_input = (made.to(device) for made in spoilt_prompts(batch, rng))
         coords, labels = corrected(coords, labels, mask_input, batch.targets, generator)
+    # The same again: no number is drawn for a recipe without such rounds.
+    n_unlearned = int(rng.integers(rules.unlearned_rounds + 1)) if rules.unlearned_rounds else 0
     for number in range(rules.rounds):
         logits, scores = decode(coords, labels, mask_input, multimask=mask_input is None)
         loss = prompt_loss(logits, scores, batch.targets, weights) / rules.rounds
         torch.autograd.backward(loss, retain_graph=number + 1 < rules.rounds)
         total += float(loss.detach())
-        best = scores.detach().argmax(dim=1)
-        mask_input = logits.detach()[torch.arange(len(best), device=device), best][:, None]
+        mask_input = shown(logits, scores)
         ious.append(float(mask_iou(mask_input[:, 0], batch.targets).mean()))
         if number + 1 not in silent:
             coords, labels = corrected(coords, labels, mask_input, batch.targets, generator)
+        for _ in range(n_unlearned if number == 0 and rules.rounds > 1 else 0):
+            with torch.no_grad():
+                mask_input = shown(*decode(coords, labels, mask_input, multimask=False))
+            coords, labels = corrected(coords, labels, mask_input, batch.targets, generator)
     return total, ious[0], ious[-1]
+
+
+def shown(logits: Tensor, scores: Tensor) -> Tensor:
+    """The logits (B, 1, s, s) of the candidate with the highest score, without their graph."""
+    best = scores.detach().argmax(dim=1)
+    return logits.detach()[torch.arange(len(best), device=logits.device), best][:, None]
 
 
 def corrected(

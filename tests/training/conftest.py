@@ -5,9 +5,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.modeling.registry import build_sam
+from engine.modeling.sam import Sam
 from engine.modeling.sam_config import SamConfig, TinyVitConfig
 from engine.training.dataset import Sample
 from engine.training.prompts import PromptRules
+from engine.training.steps import Batch, draw_batch
 from engine.training.trainer import TrainConfig
 from engine.training.views import ViewRules
 
@@ -80,3 +83,14 @@ def quick() -> TrainConfig:
         grouping_steps=4,
         checkpoint_every=2,
     )
+
+
+@pytest.fixture
+def sam(small) -> Sam:
+    return build_sam(small, seed=0)
+
+
+@pytest.fixture
+def batch(disks) -> Batch:
+    rules = ViewRules(window_px=64, min_area_px=20, flip=False)
+    return draw_batch(disks, 2, 3, 64, rules, np.random.default_rng(3))

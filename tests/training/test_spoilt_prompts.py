@@ -4,58 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from engine.modeling.mask_prompt import mask_prompt
-from engine.modeling.registry import build_sam
-from engine.modeling.sam import Sam
-from engine.training.losses import LossWeights
 from engine.training.prompts import PromptRules, rounds_without_point
 from engine.training.recipes import RECIPES
 from engine.training.spoiling import spoil_all
 from engine.training.steps import (
-    Batch,
-    PromptedDecoder,
-    draw_batch,
     first_prompts,
-    run_rounds,
     spoilt_prompts,
 )
 from engine.training.trainer import train
-from engine.training.views import ViewRules
-
-WHOLE = ViewRules(window_px=64, min_area_px=20, flip=False)
-
-
-@pytest.fixture
-def sam(small) -> Sam:
-    return build_sam(small, seed=0)
-
-
-@pytest.fixture
-def batch(disks) -> Batch:
-    return draw_batch(disks, 2, 3, 64, WHOLE, np.random.default_rng(3))
-
-
-class Listener(PromptedDecoder):
-    """The real decoder; remembers what it was asked."""
-
-    def __init__(self, sam: Sam, embedding: torch.Tensor, batch: Batch) -> None:
-        super().__init__(sam, embedding, batch)
-        self.asked: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, bool]] = []
-
-    def __call__(self, coords, labels, mask_input, multimask):
-        self.asked.append((coords, labels, mask_input, multimask))
-        return super().__call__(coords, labels, mask_input, multimask)
-
-
-def rounds(sam: Sam, batch: Batch, rules: PromptRules, rng: np.random.Generator) -> Listener:
-    embedding = sam.image_encoder(batch.images - 128).detach().requires_grad_()
-    listener = Listener(sam, embedding, batch)
-    run_rounds(listener, batch, rules, LossWeights(), rng, torch.Generator().manual_seed(0))
-    return listener
+from tests.training.sessions import rounds
 
 
 def test_the_prompt_of_training_is_that_of_the_page(batch, small) -> None:
