@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 MAX_COUNTS = 1_500_000
 # Above every setting of limits.max_prompts, which the engine enforces with its own sentence.
 MAX_PROMPTS = 1000
+# Above the bounds of engine.geometry.strokes, which has its own sentences.
+MAX_STROKES = 5000
+MAX_STROKE_NUMBERS = 200_000
 
 
 def _plain(text: str) -> str:
@@ -94,12 +97,37 @@ class Predict(Request):
     chosen: Chosen
 
 
+class PathStroke(Request):
+    """A brush or eraser of `size` px, or a lasso that adds (label 1) or takes away; points are x, y, x, y."""
+
+    kind: Literal["brush", "erase", "lasso"]
+    points: Annotated[list[Pixels], Field(max_length=MAX_STROKE_NUMBERS)]
+    size: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] | None = None
+    label: Literal[0, 1] | None = None
+    at_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+
+class PixelStroke(Request):
+    """Pixels filled or removed at once, as compressed COCO counts of the image's size."""
+
+    kind: Literal["fill_holes", "remove_specks"]
+    counts: Annotated[str, Field(max_length=MAX_COUNTS, pattern=r"^[0-o]*$")]
+    at_ms: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+
+Stroke = Annotated[PathStroke | PixelStroke, Field(discriminator="kind")]
+
+
 class Accept(Request):
-    """A mask as the person accepted it; `client_id` makes a repeated request recognisable."""
+    """A mask as the person accepted it; `client_id` makes a repeated request recognisable.
+
+    `strokes` lie over what the prompts give, in their order; a mask may be made of strokes alone.
+    """
 
     client_id: UUID
-    prompts: Prompts
+    prompts: Annotated[list[Prompt], Field(max_length=MAX_PROMPTS)]
     chosen: Chosen
+    strokes: Annotated[list[Stroke], Field(max_length=MAX_STROKES)] = []
     segmentation: Segmentation
     model_version_id: RowId
     predicted_iou: Finite | None = None
@@ -189,6 +217,7 @@ class Mask(Answer):
     model_version: str | None
     prompts: list[dict[str, Any]]
     chosen: list[int]
+    strokes: list[dict[str, Any]] = []
     created_at: datetime
     second_opinion: bool = False
     # The prefilled mask it was made from.

@@ -68,6 +68,7 @@ def accept(assignment_id: int, json_data: wire.Accept) -> tuple[dict[str, Any], 
     fields = json_data.model_dump() | {
         "client_id": str(json_data.client_id),
         "prompts": _prompts(json_data.prompts),
+        "strokes": [stroke.model_dump(exclude_none=True) for stroke in json_data.strokes],
     }
     act = annotate.Accept(assignment_id=assignment_id, **fields)
     with workspace().write() as session:

@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from engine.config import Settings
 from engine.errors import BadInput, Conflict, NotFound, Refused
-from engine.geometry.rle import Rle, area, bbox_xywh, validate
+from engine.geometry.rle import Rle, area, bbox_xywh, decode, validate
+from engine.geometry.strokes import check_strokes, paint
 from engine.modeling.prompts import check_prompts
-from engine.store.annotations import Annotation
+from engine.store.annotations import Annotation, strokes_of
 from engine.store.assignments import Assignment
 from engine.store.base import database_now
 from engine.store.categories import Category
@@ -33,7 +35,11 @@ _LONGEST_MASK_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Accept:
-    """A person says: this is a mask. `chosen` has one entry per prompt; the last is what was accepted."""
+    """A person says: this is a mask. `chosen` has one entry per prompt; the last is what was accepted.
+
+    The mask is what the prompts give (without prompts the mask it supersedes, or nothing), with the strokes
+    of engine/geometry/strokes.py laid over it.
+    """
 
     assignment_id: int
     client_id: str
@@ -102,23 +108,28 @@ def delete(
 def restore(
     session: Session, settings: Settings, user_id: int, assignment_id: int, client_id: str, mask_id: int
 ) -> tuple[Mask, bool]:
-    """Brings a deleted mask back: a new row, same region and prompts, superseding the deleted one."""
+    """Brings a deleted or corrected mask back: a new row, same region, prompts and strokes.
+
+    It supersedes the deleted mask, or the correction that stands in its place now.
+    """
     digest = _body_sha256({"act": "restore", "assignment_id": assignment_id, "mask_id": mask_id})
     known = _known(session, client_id, digest, user_id)
     if known is not None:
         return session.scalars(select(Mask).where(Mask.annotation_id == known.id)).one(), False
     assignment, image = _writable(session, assignment_id, user_id, second_opinions=False)
-    deleted = _deleted_mask(session, image, mask_id)
+    former = _mask_on(session, image, mask_id)
+    end = _replaceable(session, former)
     annotation = _bare("restore", client_id, digest, assignment, user_id, mask_id)
-    annotation.counts = deleted.counts
+    annotation.counts = former.counts
+    annotation.strokes = strokes_of(session, [former.annotation_id]).get(former.annotation_id, [])
     if not _insert(session, annotation):
         return restore(session, settings, user_id, assignment_id, client_id, mask_id)
-    copied = {column.key: getattr(deleted, column.key) for column in Mask.__table__.columns}
+    copied = {column.key: getattr(former, column.key) for column in Mask.__table__.columns}
     fresh = {"id", "annotation_id", "supersedes_id", "created_at"}
     mask = Mask(
         **{key: value for key, value in copied.items() if key not in fresh},
         annotation_id=annotation.id,
-        supersedes_id=deleted.id,
+        supersedes_id=end.id,
     )
     session.add(mask)
     session.flush()
@@ -173,12 +184,25 @@ def _checked_mask(settings: Settings, act: Accept, assignment: Assignment, image
         raise BadInput("the mask is empty: click inside the object")
     if len(act.prompts) > settings.limits.max_prompts:
         raise BadInput(f"at most {settings.limits.max_prompts} prompts make one mask")
-    check_prompts(list(act.prompts), hw)
+    # Strokes alone make a mask as well.
+    if act.prompts or not act.strokes:
+        check_prompts(list(act.prompts), hw)
     if len(act.chosen) != len(act.prompts) or not all(index in (0, 1, 2) for index in act.chosen):
         raise BadInput("chosen needs one candidate index (0, 1 or 2) for each prompt")
     if not 0 <= act.active_ms <= _LONGEST_MASK_MS or act.n_undos < 0:
         raise BadInput("active_ms must be between 0 and one day, n_undos at least 0")
+    _check_obeys(settings, act, rle)
     return rle
+
+
+def _check_obeys(settings: Settings, act: Accept, rle: Rle) -> None:
+    """Painting its strokes over a mask that shows them changes nothing."""
+    check_strokes(act.strokes, (rle["size"][0], rle["size"][1]), max_runs=settings.limits.max_runs)
+    if not act.strokes:
+        return
+    mask = decode(rle)
+    if not np.array_equal(paint(mask, act.strokes), mask):
+        raise BadInput("the mask does not show its strokes: reload the page and draw it again")
 
 
 def _check_room(session: Session, settings: Settings, image: Image) -> None:
@@ -224,13 +248,23 @@ def _current_mask(session: Session, image: Image, mask_id: int) -> Mask:
     return mask
 
 
-def _deleted_mask(session: Session, image: Image, mask_id: int) -> Mask:
-    mask = _mask_on(session, image, mask_id)
-    ended = select(Annotation.id).where(Annotation.act == "delete", Annotation.target_mask_id == mask_id)
-    followed = select(Mask.id).where(Mask.supersedes_id == mask_id)
-    if session.scalar(ended) is None or session.scalar(followed) is not None:
+def _replaceable(session: Session, former: Mask) -> Mask:
+    """What `former` takes the place of when it comes back: itself if deleted, else its latest correction."""
+    end = former
+    while (newer := _successor(session, end)) is not None:
+        end = newer
+    deleted = select(Annotation.id).where(Annotation.act == "delete", Annotation.target_mask_id == end.id)
+    is_gone = session.scalar(deleted) is not None
+    made_by = None if end.annotation_id is None else session.get_one(Annotation, end.annotation_id)
+    is_back = made_by is not None and (made_by.act, made_by.target_mask_id) == ("restore", former.id)
+    # A deleted mask comes back as itself; one that was corrected, while the correction is there.
+    if is_gone != (end is former) or is_back:
         raise Conflict("this mask is not deleted, or was brought back already; reload the image")
-    return mask
+    return end
+
+
+def _successor(session: Session, mask: Mask) -> Mask | None:
+    return session.scalar(select(Mask).where(Mask.supersedes_id == mask.id))
 
 
 def _annotation(
@@ -290,11 +324,15 @@ def _mask(
     export_id = (
         superseded.export_id if superseded else take_export_ids(session, image.dataset_id, "mask", 1)[0]
     )
+    # A person's mask that corrected a proposal goes on standing for it.
+    proposal_id = act.proposal_id
+    if proposal_id is None and superseded is not None and superseded.source == "human":
+        proposal_id = superseded.proposal_id
     mask = Mask(
         dataset_id=image.dataset_id,
         image_id=image.id,
         annotation_id=annotation.id,
-        proposal_id=act.proposal_id,
+        proposal_id=proposal_id,
         supersedes_id=superseded.id if superseded else None,
         export_id=export_id,
         imported_id=superseded.imported_id if superseded else None,

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from engine.config import Settings
 from engine.pipeline.stages import NAMES
+from engine.store.annotations import strokes_of
 from engine.store.assignments import Assignment
 from engine.store.categories import Category
 from engine.store.datasets import Dataset
@@ -126,12 +127,17 @@ def _prefill(session: Session, assignment: Assignment) -> dict[str, Any] | None:
 def image_masks(session: Session, image_id: int) -> list[dict[str, Any]]:
     """The current masks of an image, oldest first."""
     current = select(Mask).join(current_masks, current_masks.c.mask_id == Mask.id)
-    rows = session.scalars(current.where(Mask.image_id == image_id).order_by(Mask.id))
-    return [mask_view(session, mask) for mask in rows]
+    rows = session.scalars(current.where(Mask.image_id == image_id).order_by(Mask.id)).all()
+    strokes = strokes_of(session, [mask.annotation_id for mask in rows])
+    return [_mask_view(session, mask, strokes.get(mask.annotation_id, [])) for mask in rows]
 
 
 def mask_view(session: Session, mask: Mask) -> dict[str, Any]:
     """One mask with its provenance, as the page shows it."""
+    return _mask_view(session, mask, strokes_of(session, [mask.annotation_id]).get(mask.annotation_id, []))
+
+
+def _mask_view(session: Session, mask: Mask, strokes: list[Any]) -> dict[str, Any]:
     author = None if mask.author_id is None else session.get_one(User, mask.author_id).name
     version_id = mask.model_version_id
     version = None if version_id is None else session.get_one(ModelVersion, version_id).name
@@ -149,6 +155,7 @@ def mask_view(session: Session, mask: Mask) -> dict[str, Any]:
         "model_version": version,
         "prompts": mask.prompts,
         "chosen": mask.chosen,
+        "strokes": strokes,
         "second_opinion": mask.second_opinion,
         "proposal_id": mask.proposal_id,
         "created_at": mask.created_at,

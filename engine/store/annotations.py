@@ -1,10 +1,11 @@
 """An annotation: one act of one person on one image, kept as it happened so that it can be replayed."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import CheckConstraint, Float, ForeignKey, Index, String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from engine.store.base import Base, RowId, Sha256, utc_now
 
@@ -32,6 +33,7 @@ class Annotation(Base):
     # Original pixels, x right and y down; see engine/modeling/prompts.py for the fold that replays them.
     prompts: Mapped[list[Any]] = mapped_column(default=list)
     chosen: Mapped[list[Any]] = mapped_column(default=list)
+    # In their order, laid over what the prompts give; see engine/geometry/strokes.py.
     strokes: Mapped[list[Any]] = mapped_column(default=list)
     predicted_iou: Mapped[float | None] = mapped_column(Float)
     stability_score: Mapped[float | None] = mapped_column(Float)
@@ -40,3 +42,15 @@ class Annotation(Base):
     n_undos: Mapped[int] = mapped_column(default=0)
     active_ms: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+def strokes_of(session: Session, annotation_ids: Sequence[int | None]) -> dict[int | None, list[Any]]:
+    """The strokes of these acts by id, without those that have none."""
+    ids = sorted({one for one in annotation_ids if one is not None})
+    found: dict[int | None, list[Any]] = {}
+    # Some at a time: databases bound how many a statement takes.
+    for start in range(0, len(ids), 500):
+        here = Annotation.id.in_(ids[start : start + 500])
+        for annotation_id, strokes in session.execute(select(Annotation.id, Annotation.strokes).where(here)):
+            found |= {annotation_id: strokes} if strokes else {}
+    return found

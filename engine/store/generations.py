@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, ForeignKey, Index, Select, UniqueConstraint, exists, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from engine.store.annotations import Annotation
 from engine.store.base import Base, RowId, Sha256, utc_now
@@ -57,11 +57,14 @@ def offered(image_id: int, model_version_id: int, stage: str) -> Select[Proposal
 def is_made_a_mask(source: str) -> ColumnElement[bool]:
     """Whether the statement's `Proposal` became a mask of that source: model (kept) or human (corrected).
 
-    A correction that was deleted again, and not brought back, leaves the proposal as it was.
+    A correction that was deleted again, and not brought back, leaves the proposal as it was; of a correction
+    that was itself corrected, the newest speaks.
     """
+    newer = aliased(Mask)
+    corrected = exists().where(newer.supersedes_id == Mask.id, newer.proposal_id == Proposal.id)
     deleted = exists().where(Annotation.act == "delete", Annotation.target_mask_id == Mask.id)
     made = (Mask.proposal_id == Proposal.id) & (Mask.source == source) & ~Mask.second_opinion
-    return exists().where(made, ~deleted)
+    return exists().where(made, ~deleted, ~corrected)
 
 
 def make_masks(

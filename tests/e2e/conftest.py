@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from engine.config import load_settings
 from engine.geometry.points import interior_point
@@ -72,7 +72,13 @@ def trained_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 @pytest.fixture(scope="session")
 def site(trained_model: tuple[bytes, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two cell pictures under a served stage 1."""
-    folder = tmp_path_factory.mktemp("site")
+    with a_site(trained_model, tmp_path_factory.mktemp("site")) as served:
+        yield served
+
+
+@contextmanager
+def a_site(trained_model: tuple[bytes, bytes], folder: Path) -> Iterator[Site]:
+    """A home of its own in `folder`, served until the end."""
     (folder / "pictures").mkdir()
     scenes = [draw_scene(seed, size_hw=(288, 384), theme="microscope") for seed in (2, 1)]
     for n, scene in enumerate(scenes):
@@ -149,3 +155,24 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, site: Site) -> Iterator[Page]:
+    """A signed-in page whose console must stay free of errors and policy violations."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type != "log" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{site.url}/sign-in")
+    page.get_by_label("Name").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    # The question who is signed in was answered with 401 until here, which Chromium reports.
+    complaints.clear()
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/label/cells")
+    expect(page.get_by_text(re.compile(r"image \d of 2"))).to_be_visible()
+    yield page
+    assert complaints == []
+    context.close()

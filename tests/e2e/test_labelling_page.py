@@ -3,7 +3,6 @@
 import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +21,12 @@ from engine.pipeline import accounts, export, snapshot
 from engine.pipeline.predict import as_candidates, fold_on, ground_of
 from engine.store.datasets import dataset_named
 from engine.store.masks import Mask
-from tests.e2e.conftest import PASSWORD, Site
+from tests.e2e.conftest import Site
 
 pytestmark = pytest.mark.browser
 Pixels = NDArray[np.int16]
 CANDIDATE = np.array([61, 139, 255])
 SHOTS = os.environ.get("E2E_SHOTS")
-
-
-@pytest.fixture
-def page(chromium: Browser, site: Site) -> Iterator[Page]:
-    """A signed-in page whose console must stay free of errors and policy violations."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if said.type != "log" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{site.url}/sign-in")
-    page.get_by_label("Name").fill("ann")
-    page.get_by_label("Password").fill(PASSWORD)
-    # The question who is signed in was answered with 401 until here, which Chromium reports.
-    complaints.clear()
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/label/cells")
-    expect(page.get_by_text(re.compile(r"image \d of 2"))).to_be_visible()
-    yield page
-    assert complaints == []
-    context.close()
 
 
 def look(page: Page, name: str) -> Pixels:

@@ -23,6 +23,8 @@ from tests.pipeline.conftest import Lab, ellipse, rows
 
 POINT = {"kind": "point", "x": 30.0, "y": 30.0, "label": 1, "at_ms": 400}
 RLE = encode(ellipse(30, 30, 9, 9))
+# Inside RLE, so that the mask shows it.
+BRUSH = {"kind": "brush", "size": 3, "points": [28.0, 30.0, 32.5, 31.0]}
 OTHER = encode(ellipse(60, 30, 9, 9))
 
 
@@ -86,7 +88,7 @@ def desks(labs: Lab) -> Desk:
 
 
 def test_an_accepted_mask_is_kept_with_its_whole_history(desks: Desk) -> None:
-    mask, created = desks.accept(strokes=[{"kind": "brush"}], n_undos=2)
+    mask, created = desks.accept(strokes=[BRUSH], n_undos=2)
     assert created and desks.current() == [mask.id]
     assert (mask.counts, mask.area, mask.bbox_xywh) == (RLE["counts"], area(RLE), list(bbox_xywh(RLE)))
     assert (mask.stage, mask.source, mask.touched_by_person) == ("assisted_manual", "human", True)
@@ -97,7 +99,7 @@ def test_an_accepted_mask_is_kept_with_its_whole_history(desks: Desk) -> None:
     )
     (act,) = rows(desks.workspace, select(Annotation))
     assert (act.act, act.prompts, act.chosen, act.counts) == ("accept", [POINT], [1], RLE["counts"])
-    assert (act.n_clicks, act.n_undos, act.strokes, act.active_ms) == (1, 2, [{"kind": "brush"}], 2500)
+    assert (act.n_clicks, act.n_undos, act.strokes, act.active_ms) == (1, 2, [BRUSH], 2500)
     assert act.embedding_sha256 is not None and act.assignment_id == desks.assignment.id
 
 
@@ -177,6 +179,9 @@ def test_one_act_sent_by_six_threads_is_one_mask(desks: Desk) -> None:
         ({"predicted_iou": float("nan")}, "infinite or none"),
         ({"client_id": "short"}, "client_id must be"),
         ({"prompts": [POINT] * 65, "chosen": [0] * 65}, "at most"),
+        ({"strokes": [BRUSH | {"size": 0}]}, "stroke 1 cannot be painted: size must be"),
+        ({"strokes": [BRUSH] * 1001}, "at most 1000 strokes"),
+        ({"strokes": [BRUSH | {"kind": "erase"}]}, "does not show its strokes"),
     ],
 )
 def test_what_does_not_fit_the_image_is_refused(desk: Desk, changes: dict[str, Any], reason: str) -> None:
@@ -278,6 +283,20 @@ def test_a_deleted_mask_is_gone_and_comes_back_whole(desks: Desk) -> None:
         "delete",
         "restore",
     ]
+
+
+def test_a_correction_is_taken_back_and_made_again_by_restoring_either_mask(desks: Desk) -> None:
+    first, _ = desks.accept(strokes=[BRUSH])
+    second, _ = desks.accept("client-0002", segmentation=OTHER, supersedes_id=first.id)
+    back, _ = desks.restore("client-0003", first.id)
+    assert desks.current() == [back.id] and back.counts == first.counts
+    assert (back.supersedes_id, back.export_id) == (second.id, first.export_id)
+    again, _ = desks.restore("client-0004", second.id)
+    assert desks.current() == [again.id] and again.counts == second.counts
+    act = rows(desks.workspace, select(Annotation).where(Annotation.id == back.annotation_id))[0]
+    assert (act.strokes, act.target_mask_id) == ([BRUSH], first.id)
+    with pytest.raises(Conflict, match="brought back already"):
+        desks.restore("client-0005", again.id)
 
 
 def test_deleting_a_correction_does_not_bring_the_old_mask_back(desk: Desk) -> None:

@@ -167,6 +167,18 @@ def test_a_correction_deleted_again_leaves_the_proposal_open(judges: Judge) -> N
     assert judges.states()[0] == "corrected"
 
 
+def test_a_correction_of_a_correction_stands_for_the_proposal_until_it_is_deleted(judges: Judge) -> None:
+    first, _ = judges.accept("client-0011", proposal_id=judges.ids[0])
+    second, _ = judges.accept("client-0012", segmentation=OTHER, supersedes_id=first.id)
+    assert (second.proposal_id, judges.states()[0]) == (judges.ids[0], "corrected")
+    back, _ = judges.restore("client-0013", first.id)
+    assert (back.proposal_id, judges.states()[0]) == (judges.ids[0], "corrected")
+    judges.delete("client-0014", back.id)
+    assert judges.states()[0] == "open"
+    judges.say(review.reject, judges.ids[:1], "client-0015")
+    assert judges.states()[0] == "rejected"
+
+
 def test_an_expired_lease_reviews_nothing_and_keeps_its_corrections_apart(judges: Judge) -> None:
     judges.expire()
     heir = Judge(judges.lab, judges.lab.bea)

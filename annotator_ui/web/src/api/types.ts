@@ -24,6 +24,32 @@ export interface BoxPrompt {
 
 export type Prompt = PointPrompt | BoxPrompt;
 
+/** A path in original pixels, x, y, x, y, ...; see core/strokes.ts for the pixels it covers. */
+export interface BrushStroke {
+  kind: "brush" | "erase";
+  size: number;
+  points: number[];
+  at_ms?: number;
+}
+
+/** A closed path; label 1 adds what lies within, 0 takes it away. */
+export interface LassoStroke {
+  kind: "lasso";
+  label: 0 | 1;
+  points: number[];
+  at_ms?: number;
+}
+
+/** Pixels filled or removed at once, as counts of the image's size. */
+export interface PixelStroke {
+  kind: "fill_holes" | "remove_specks";
+  counts: string;
+  at_ms?: number;
+}
+
+export type PathStroke = BrushStroke | LassoStroke;
+export type Stroke = PathStroke | PixelStroke;
+
 export interface User {
   id: number;
   name: string;
@@ -78,6 +104,7 @@ export interface Mask {
   model_version: string | null;
   prompts: Prompt[];
   chosen: number[];
+  strokes: Stroke[];
   created_at: string;
   second_opinion?: boolean;
   proposal_id?: number | null;
@@ -157,10 +184,13 @@ export interface AcceptBody {
   client_id: string;
   prompts: Prompt[];
   chosen: number[];
+  /** In their order, laid over what the prompts give. */
+  strokes: Stroke[];
   segmentation: Rle;
   model_version_id: number;
-  predicted_iou: number;
-  stability_score: number;
+  /** The model's own scores, of a mask that is just as the model drew it. */
+  predicted_iou: number | null;
+  stability_score: number | null;
   category_id: number | null;
   active_ms: number;
   n_undos: number;

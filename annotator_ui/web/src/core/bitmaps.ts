@@ -1,12 +1,10 @@
 import type { Rle } from "../api/types";
-import { type Bitmap, bitmapOf, loopsOf, outlineOf } from "./mask";
+import { type Bitmap, EMPTY_BITMAP, bitmapOf, loopsOf, outlineOf } from "./mask";
 
 /** Decoded masks, kept as long as their RLE lives. A mask that cannot be decoded counts as empty. */
 const bitmaps = new WeakMap<Rle, Bitmap>();
 const outlines = new WeakMap<Rle, Float32Array>();
 const loops = new WeakMap<Rle, readonly Float32Array[]>();
-
-const EMPTY: Bitmap = { x: 0, y: 0, w: 0, h: 0, pixels: new Uint8Array(0) };
 
 export function bitmapFor(rle: Rle): Bitmap {
   let bitmap = bitmaps.get(rle);
@@ -15,6 +13,11 @@ export function bitmapFor(rle: Rle): Bitmap {
     bitmaps.set(rle, bitmap);
   }
   return bitmap;
+}
+
+/** Keep the pixels of a mask that was painted here: they need not be decoded. */
+export function remember(rle: Rle, bitmap: Bitmap): void {
+  bitmaps.set(rle, bitmap);
 }
 
 export function outlineFor(rle: Rle): Float32Array {
@@ -42,6 +45,6 @@ function decodeOrEmpty(rle: Rle): Bitmap {
   } catch (error) {
     // One damaged mask must not take the whole picture down; the console names it for whoever looks into it.
     console.error("A mask could not be decoded:", error);
-    return EMPTY;
+    return EMPTY_BITMAP;
   }
 }

@@ -2,16 +2,14 @@
  * What a person can do to an image, each with its inverse. A command changes the draft, the masks and the proposals
  * and names the acts the server must hear of; it never touches the network itself.
  */
-import type { AcceptBody, Prompt, ProposalState, ReviewBody, Rle } from "../api/types";
-import { type Draft, EMPTY_DRAFT, withPick, withPrompt, withoutLastPrompt } from "./draft";
-import { type LocalProposal, draftFrom, withState } from "./proposals";
+import type { AcceptBody, Prompt, ProposalState, ReviewBody, Stroke } from "../api/types";
+import { type Draft, EMPTY_DRAFT, withPick, withPrompt, withStroke, withoutLastPrompt, withoutLastStroke } from "./draft";
+import type { Region } from "./painting";
+import { type LocalProposal, withState } from "./proposals";
 
-export interface LocalMask {
+export interface LocalMask extends Region {
   /** The page's own name for the mask; stays the same through deletion and restoration. */
   readonly localId: string;
-  readonly segmentation: Rle;
-  readonly bbox: readonly [number, number, number, number];
-  readonly area: number;
   readonly colour: number;
   readonly predictedIou: number | null;
   readonly stabilityScore: number | null;
@@ -19,17 +17,28 @@ export interface LocalMask {
   readonly author: string | null;
   /** The prefilled mask it corrects. */
   readonly proposalId: number | null;
+  /** How it came about, so that it can be taken up again. */
+  readonly making: Making;
+  /** The accepted mask whose place it took, by localId. */
+  readonly supersedes: string | null;
   /** What was posted, so that a refused or restored mask can be posted again; null when it came from the server. */
   readonly body: AcceptBody | null;
+}
+
+export interface Making {
+  readonly prompts: readonly Prompt[];
+  readonly chosen: readonly number[];
+  readonly strokes: readonly Stroke[];
 }
 
 export type Command =
   | { kind: "prompt"; prompt: Prompt }
   | { kind: "cycle"; from: number | null; to: number | null }
+  | { kind: "stroke"; stroke: Stroke }
   | { kind: "clear"; draft: Draft }
-  | { kind: "accept"; mask: LocalMask; draft: Draft }
+  | { kind: "accept"; mask: LocalMask; draft: Draft; replaced: LocalMask | null }
   | { kind: "delete"; mask: LocalMask; index: number }
-  | { kind: "correct"; proposal: LocalProposal; before: Draft }
+  | { kind: "correct"; after: Draft; before: Draft }
   | { kind: "reject" | "unreject"; proposalIds: readonly number[] };
 
 export interface Work {
@@ -41,6 +50,8 @@ export interface Work {
 export interface MaskAct {
   readonly kind: "accept" | "delete" | "restore";
   readonly mask: LocalMask;
+  /** The correction whose place a restored mask takes, or the other way round. */
+  readonly instead?: LocalMask | null;
 }
 
 export interface ReviewAct {
@@ -65,17 +76,20 @@ export function apply(work: Work, command: Command, isRedo: boolean): Outcome {
       return { work: { ...work, draft: withPrompt(work.draft, command.prompt) }, acts: [] };
     case "cycle":
       return { work: { ...work, draft: withPick(work.draft, command.to) }, acts: [] };
+    case "stroke":
+      return { work: { ...work, draft: withStroke(work.draft, command.stroke) }, acts: [] };
     case "clear":
       return { work: { ...work, draft: EMPTY_DRAFT }, acts: [] };
     case "accept": {
-      const masks = [...work.masks, command.mask];
-      const accepted = { ...corrected(work, command.mask, "corrected"), draft: EMPTY_DRAFT, masks };
-      return { work: accepted, acts: [{ kind: isRedo ? "restore" : "accept", mask: command.mask }] };
+      const { mask, replaced } = command;
+      const masks = replaced ? exchanged(work.masks, replaced, mask) : [...work.masks, mask];
+      const accepted = { ...corrected(work, mask, "corrected"), draft: EMPTY_DRAFT, masks };
+      return { work: accepted, acts: [{ kind: isRedo ? "restore" : "accept", mask, instead: replaced }] };
     }
     case "delete":
       return deletion(work, command.mask);
     case "correct":
-      return { work: { ...work, draft: draftFrom(command.proposal, command.before) }, acts: [] };
+      return { work: { ...work, draft: command.after }, acts: [] };
     case "reject":
     case "unreject":
       return reviewed(work, command.kind, command.proposalIds);
@@ -93,9 +107,12 @@ function inverse(work: Work, command: Command): Outcome {
       return { work: { ...work, draft: withoutLastPrompt(work.draft) }, acts: [] };
     case "cycle":
       return { work: { ...work, draft: withPick(work.draft, command.from) }, acts: [] };
+    case "stroke":
+      return { work: { ...work, draft: withoutLastStroke(work.draft) }, acts: [] };
     case "clear":
       return { work: { ...work, draft: command.draft }, acts: [] };
     case "accept":
+      if (command.replaced) return reinstated(work, command.mask, command.replaced, command.draft);
       return {
         work: { ...without(corrected(work, command.mask, "open"), command.mask), draft: command.draft },
         acts: [{ kind: "delete", mask: command.mask }],
@@ -109,6 +126,18 @@ function inverse(work: Work, command: Command): Outcome {
     case "unreject":
       return reviewed(work, "reject", command.proposalIds);
   }
+}
+
+/** The mask that was corrected stands again; the server hears of it as one act. */
+function reinstated(work: Work, mask: LocalMask, replaced: LocalMask, draft: Draft): Outcome {
+  return {
+    work: { ...work, draft, masks: exchanged(work.masks, mask, replaced) },
+    acts: [{ kind: "restore", mask: replaced, instead: mask }],
+  };
+}
+
+function exchanged(masks: readonly LocalMask[], old: LocalMask, mask: LocalMask): LocalMask[] {
+  return masks.map((other) => (other.localId === old.localId ? mask : other));
 }
 
 /** Who deletes the correction of a prefilled mask wants neither of the two. */

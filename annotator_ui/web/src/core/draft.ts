@@ -1,14 +1,21 @@
 /**
- * The mask being made: its prompts in order and, for each, which candidate was in force when the next one came.
+ * The mask being made: its prompts in order and, for each, which candidate was in force when the next one came; and the
+ * strokes laid over what the prompts give, which they outlast whatever is clicked later.
  * Predictions are kept by the exact prompts and choices that led to them, so an answer can only ever be
  * shown for the clicks it answers, and undo brings an old answer back without asking again.
  */
-import type { Candidate, Prediction, Prompt } from "../api/types";
+import type { Candidate, Prediction, Prompt, Stroke } from "../api/types";
+import type { Region } from "./painting";
 
 export interface Draft {
   readonly prompts: readonly Prompt[];
   /** picks[i]: the candidate a person chose after prompt i, or null for the model's best. */
   readonly picks: readonly (number | null)[];
+  readonly strokes: readonly Stroke[];
+  /** The mask it was taken up from: it lies under the strokes until the prompts, if there are any, are answered. */
+  readonly base: Region | null;
+  /** The accepted mask it takes the place of, by localId. */
+  readonly supersedes: string | null;
   readonly activeMs: number;
   readonly nUndos: number;
   /** The prefilled mask it corrects, by the server's id. */
@@ -17,7 +24,14 @@ export interface Draft {
 
 export type Predictions = ReadonlyMap<string, Prediction>;
 
-export const EMPTY_DRAFT: Draft = { prompts: [], picks: [], activeMs: 0, nUndos: 0, proposalId: null };
+export const EMPTY_DRAFT: Draft = {
+  prompts: [], picks: [], strokes: [], base: null, supersedes: null, activeMs: 0, nUndos: 0, proposalId: null,
+};
+
+/** Whether there is anything to accept or to clear. */
+export function isBegun({ prompts, strokes, base }: Draft): boolean {
+  return prompts.length > 0 || strokes.length > 0 || base !== null;
+}
 
 export function keyOf(prompts: readonly Prompt[], chosen: readonly number[]): string {
   return JSON.stringify([prompts, chosen]);
@@ -89,6 +103,14 @@ export function withPrompt(draft: Draft, prompt: Prompt): Draft {
 
 export function withoutLastPrompt(draft: Draft): Draft {
   return { ...draft, prompts: draft.prompts.slice(0, -1), picks: draft.picks.slice(0, -1) };
+}
+
+export function withStroke(draft: Draft, stroke: Stroke): Draft {
+  return { ...draft, strokes: [...draft.strokes, stroke] };
+}
+
+export function withoutLastStroke(draft: Draft): Draft {
+  return { ...draft, strokes: draft.strokes.slice(0, -1) };
 }
 
 export function withPick(draft: Draft, pick: number | null): Draft {

@@ -7,6 +7,8 @@ export interface Bitmap extends Rect {
   readonly pixels: Uint8Array;
 }
 
+export const EMPTY_BITMAP: Bitmap = { x: 0, y: 0, w: 0, h: 0, pixels: new Uint8Array(0) };
+
 /** The smallest box around a mask's pixels; zero width and height for an empty mask. */
 export function boundsOf(runs: Uint32Array, h: number): Rect {
   let at = 0;

@@ -1,6 +1,9 @@
 import type { Mask } from "../api/types";
 import type { LocalMask } from "./commands";
 import type { Draft, Shown } from "./draft";
+import type { Region } from "./painting";
+import type { LabelState } from "./store";
+import { MAX_POINTS, MAX_STROKES, nPointsOf } from "./strokes";
 
 /** A random UUID; crypto.randomUUID exists only on https and localhost, and people label over plain LANs too. */
 export function newUuid(): string {
@@ -12,8 +15,9 @@ export function newUuid(): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-/** A mask the server sent with the image. */
-export function localMaskOf(mask: Mask, index: number): LocalMask {
+/** A mask the server sent with the image; only people's masks of the same model are what their prompts give. */
+export function localMaskOf(mask: Mask, index: number, modelName: string): LocalMask {
+  const isReplayed = mask.source === "human" && mask.model_version === modelName;
   return {
     localId: serverLocalId(mask.id),
     segmentation: mask.segmentation,
@@ -25,6 +29,8 @@ export function localMaskOf(mask: Mask, index: number): LocalMask {
     categoryId: mask.category_id,
     author: mask.author,
     proposalId: mask.proposal_id ?? null,
+    making: { prompts: isReplayed ? mask.prompts : [], chosen: isReplayed ? mask.chosen : [], strokes: mask.strokes },
+    supersedes: null,
     body: null,
   };
 }
@@ -33,35 +39,58 @@ export function serverLocalId(maskId: number): string {
   return `server-${maskId}`;
 }
 
-/** The candidate on the screen as an accepted mask, with the body that will tell the server of it. */
-export function newLocalMask(
-  draft: Draft,
-  shown: Shown,
-  chosen: number[],
-  categoryId: number | null,
-  colour: number,
-): LocalMask {
-  const { candidate, prediction } = shown;
+/**
+ * An accepted mask taken up again: its prompts, choices and strokes, so that a click refines it and strokes go on.
+ * One that has nearly all the strokes a mask can hold begins again from its pixels.
+ */
+export function draftFromMask(mask: LocalMask, before: Draft): Draft {
+  const { prompts, chosen, strokes } = mask.making;
+  const { segmentation, bbox, area } = mask;
+  const draft: Draft = { ...before, base: { segmentation, bbox, area }, supersedes: mask.localId };
+  if (strokes.length > MAX_STROKES / 2 || nPointsOf(strokes) > MAX_POINTS / 2) return draft;
+  return { ...draft, prompts, picks: prompts.map((_, i) => chosen[i] ?? null), strokes };
+}
+
+/** A corrected mask keeps its class as long as the dataset has it. */
+export function categoryFor({ categoryId, dataset }: LabelState, replaced: LocalMask | null): number | null {
+  const isRetired = dataset?.categories.some((one) => one.id === replaced?.categoryId && one.retired) ?? false;
+  return replaced && !isRetired ? replaced.categoryId : categoryId;
+}
+
+export interface Made {
+  readonly drawn: Region;
+  /** What the model answered to the prompts; null for a mask without prompts. */
+  readonly shown: Shown | null;
+  readonly chosen: number[];
+  readonly modelVersionId: number;
+  readonly categoryId: number | null;
+}
+
+/** The mask on the screen as an accepted one, with the body that will tell the server of it. */
+export function newLocalMask(draft: Draft, made: Made, replaced: LocalMask | null, colour: number): LocalMask {
+  const { drawn: { segmentation, bbox, area }, shown, chosen, modelVersionId, categoryId } = made;
   const localId = newUuid();
+  // The model's scores speak of the mask it drew, not of what a person made of it.
+  const scored = draft.strokes.length === 0 && shown ? shown.candidate : null;
+  const predictedIou = scored?.predicted_iou ?? null;
+  const stabilityScore = scored?.stability_score ?? null;
   return {
-    localId,
-    segmentation: candidate.segmentation,
-    bbox: candidate.bbox,
-    area: candidate.area,
-    colour,
-    predictedIou: candidate.predicted_iou,
-    stabilityScore: candidate.stability_score,
-    categoryId,
+    localId, segmentation, bbox, area, predictedIou, stabilityScore, categoryId,
+    colour: replaced?.colour ?? colour,
     author: null,
-    proposalId: draft.proposalId,
+    // Whoever corrects a correction still stands for the prefilled mask; the server knows that from the mask itself.
+    proposalId: draft.proposalId ?? replaced?.proposalId ?? null,
+    making: { prompts: draft.prompts, chosen, strokes: draft.strokes },
+    supersedes: draft.supersedes,
     body: {
       client_id: localId,
       prompts: [...draft.prompts],
       chosen,
-      segmentation: candidate.segmentation,
-      model_version_id: prediction.model_version_id,
-      predicted_iou: candidate.predicted_iou,
-      stability_score: candidate.stability_score,
+      strokes: [...draft.strokes],
+      segmentation,
+      model_version_id: modelVersionId,
+      predicted_iou: predictedIou,
+      stability_score: stabilityScore,
       category_id: categoryId,
       active_ms: draft.activeMs,
       n_undos: draft.nUndos,

@@ -24,6 +24,11 @@ export class Poster {
     for (const mask of assignment.masks) this.maskIds.set(serverLocalId(mask.id), mask.id);
   }
 
+  /** The server's id of a mask of the page, if it has one by now. */
+  idOf(localId: string): number | null {
+    return this.maskIds.get(localId) ?? null;
+  }
+
   /** The act under a name of its own, kept through every repetition. */
   postingOf(assignmentId: number, act: Posting["act"]): Posting {
     const clientId = act.kind === "accept" && act.mask.body ? act.mask.body.client_id : newUuid();
@@ -41,10 +46,14 @@ export class Poster {
       // A mask that never reached the server has nothing to be deleted there.
       if (maskId !== undefined) await this.api.deleteMask(assignmentId, clientId, maskId);
       this.forgive(act.mask.localId);
+    } else if (act.kind === "restore" && act.instead && !this.maskIds.has(act.instead.localId)) {
+      // The correction never reached the server, so the mask it corrected still stands there.
+      this.forgive(act.instead.localId);
     } else if (act.kind === "restore" && maskId !== undefined) {
       this.keep(act, await this.api.restoreMask(assignmentId, clientId, maskId));
     } else if (act.mask.body) {
-      this.keep(act, await this.api.acceptMask(assignmentId, act.mask.body));
+      const supersedes = act.mask.supersedes === null ? null : this.idOf(act.mask.supersedes);
+      this.keep(act, await this.api.acceptMask(assignmentId, { ...act.mask.body, supersedes_id: supersedes }));
     }
   }
 
@@ -67,6 +76,8 @@ export class Poster {
   private keep(act: MaskAct, mask: Mask): void {
     this.maskIds.set(act.mask.localId, mask.id);
     this.forgive(act.mask.localId);
+    // What it took the place of is no mask of its own any more, saved or not.
+    if (act.instead) this.forgive(act.instead.localId);
     if (mask.second_opinion) {
       this.toasts.info("Someone else has taken this image meanwhile; your mask is kept as a second opinion.");
     }

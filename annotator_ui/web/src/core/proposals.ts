@@ -59,5 +59,6 @@ export function withState(
 /** A mask begun where the proposal ended: its prompts and choices, so that further clicks refine it. */
 export function draftFrom(proposal: LocalProposal, before: Draft): Draft {
   const picks = proposal.prompts.map((_, i) => proposal.chosen[i] ?? null);
-  return { ...before, prompts: proposal.prompts, picks, proposalId: proposal.id };
+  const { segmentation, bbox, area } = proposal;
+  return { ...before, prompts: proposal.prompts, picks, base: { segmentation, bbox, area }, proposalId: proposal.id };
 }

@@ -12,6 +12,10 @@ export function selectedProposal({ proposals, selectedId }: LabelState): LocalPr
   return proposals.find((one) => one.localId === selectedId && one.state === "open") ?? null;
 }
 
+export function selectedMask({ masks, selectedId }: LabelState): LocalMask | null {
+  return masks.find((one) => one.localId === selectedId) ?? null;
+}
+
 /** The masks and open proposals, as a person sees them. */
 export function objectsOf({ masks, proposals }: Objects): (LocalMask | LocalProposal)[] {
   return [...masks, ...proposals.filter((one) => one.state === "open")];

@@ -6,27 +6,24 @@ import { type ApiClient, ApiError, NetworkError, asSentence, isAbort } from "../
 import type { Assignment, Prompt } from "../api/types";
 import { ActiveClock } from "./clock";
 import { type Act, type Command, type LocalMask, type Outcome, type Work, apply, revert } from "./commands";
-import { chosenOf, hasBox, isSettled, nextShown } from "./draft";
+import { chosenOf, hasBox, isBegun, isSettled, nextShown } from "./draft";
+import { DraftKeeper } from "./draft_keeper";
 import { type ImagePoint, type Rect, isInside, toPixelCentres } from "./geometry";
 import { record, stepBack, stepForward } from "./history";
 import { keepLease, watchPage } from "./lease";
-import { localMaskOf, newLocalMask } from "./masks";
+import { Looks } from "./looks";
+import { categoryFor, draftFromMask, localMaskOf, newLocalMask } from "./masks";
 import { Outbox } from "./outbox";
+import { Painter } from "./painter";
+import { Painting } from "./painting";
 import { Panels } from "./panels";
 import { Poster } from "./poster";
 import { Predictor } from "./predictor";
-import { type LocalProposal, localProposalsOf } from "./proposals";
+import { draftFrom, localProposalsOf } from "./proposals";
 import { Review } from "./review";
-import { neighbourOf, objectAt, objectsOf, selectedProposal } from "./selection";
-import { FRESH_WORK, type LabelStore, type Tool, createLabelStore } from "./store";
+import { neighbourOf, objectAt, objectsOf, selectedMask, selectedProposal } from "./selection";
+import { FRESH_WORK, type LabelStore, createLabelStore } from "./store";
 import { Toasts } from "./toasts";
-
-/** What actions ask of the canvas; the session itself knows nothing of its size. */
-export interface Viewport {
-  fit(): void;
-  zoomToObject(): void;
-  zoomBy(factor: number): void;
-}
 
 const ASK_AGAIN_MS = 2000;
 
@@ -35,14 +32,19 @@ export class LabelSession {
   readonly clock = new ActiveClock();
   readonly toasts = new Toasts(this.store);
   readonly panels = new Panels(this.store);
+  readonly looks = new Looks(this.store);
   readonly review = new Review(this.store, (command) => this.perform(command));
+  readonly painter = new Painter(this.store, this.toasts, this.clock, {
+    takeUp: () => this.takeUp(), perform: (command) => this.perform(command),
+  });
   private readonly predictor: Predictor;
   private readonly outbox: Outbox;
   private readonly poster: Poster;
+  private readonly painting = new Painting();
+  private readonly keeper: DraftKeeper;
   private life = new AbortController();
   /** Given up when another image is asked for before this one is there. */
   private opening = new AbortController();
-  private viewport: Viewport | null = null;
   /** Where "next object" goes on from, though it may be gone. */
   private lastSelectedId: string | null = null;
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
@@ -59,6 +61,7 @@ export class LabelSession {
       waiting: (isPredicting) => this.store.setState({ isPredicting }),
     });
     this.poster = new Poster(api, this.store, this.toasts);
+    this.keeper = new DraftKeeper(this.store, this.clock, (localId) => this.poster.idOf(localId));
     this.outbox = new Outbox({
       send: (posting) => this.poster.send(posting),
       changed: (outbox) => this.store.setState({ outbox }),
@@ -73,6 +76,7 @@ export class LabelSession {
     const signal = this.life.signal;
     window.addEventListener("online", () => this.outbox.kick(), { signal });
     watchPage(this.store, this.clock, signal);
+    this.keeper.watch(signal);
     keepLease(this.api, this.store, this.clock, (error) => this.fail(error), signal);
     void this.loadDataset();
     void this.next();
@@ -108,8 +112,7 @@ export class LabelSession {
   private addPrompt(prompt: Prompt): void {
     const state = this.store.getState();
     if (state.isSubmitting) return;
-    const proposal = prompt.kind === "point" ? selectedProposal(state) : null;
-    if (proposal && state.draft.prompts.length === 0) this.correct(proposal);
+    if (prompt.kind === "point" && selectedProposal(state)) this.takeUp();
     this.store.setState({ selectedId: null });
     this.perform({ kind: "prompt", prompt });
   }
@@ -124,30 +127,38 @@ export class LabelSession {
     this.perform({ kind: "cycle", from: draft.picks.at(-1) ?? null, to });
   }
 
-  /** Take a prefilled mask up where it ended; further clicks refine it, and accepting replaces it. */
-  private correct(proposal: LocalProposal): void {
+  /** Take the selected mask up where it ended, prefilled or accepted: clicks and strokes go on, accepting replaces it. */
+  private takeUp(): void {
+    const state = this.store.getState();
+    const [proposal, mask] = [selectedProposal(state), selectedMask(state)];
+    if (isBegun(state.draft) || (!proposal && !mask)) return;
+    const after = proposal ? draftFrom(proposal, state.draft) : mask ? draftFromMask(mask, state.draft) : state.draft;
     this.store.setState({ selectedId: null });
-    this.perform({ kind: "correct", proposal, before: this.store.getState().draft });
+    this.perform({ kind: "correct", after, before: state.draft });
   }
 
   clear(): void {
     const { draft } = this.store.getState();
-    if (draft.prompts.length > 0) this.perform({ kind: "clear", draft });
+    if (isBegun(draft)) this.perform({ kind: "clear", draft });
   }
 
   // --- masks --------------------------------------------------------------------------------------------
 
   accept(): void {
-    const { draft, shown, assignment, categoryId, masks } = this.store.getState();
-    const proposal = selectedProposal(this.store.getState());
-    if (draft.prompts.length === 0 && proposal) return this.correct(proposal);
-    if (!assignment || draft.prompts.length === 0) return;
+    const { draft, shown, drawn, assignment, masks } = this.store.getState();
+    if (!isBegun(draft)) return this.takeUp();
+    if (!assignment) return;
     const chosen = chosenOf(draft, this.predictor.known, draft.prompts.length);
-    if (!isSettled(draft, shown) || !chosen) return this.toasts.info("The mask is still on its way.");
-    if (shown.candidate.area === 0) return this.toasts.info("This mask is empty. Add a click, or clear it with Esc.");
-    const finished = { ...draft, activeMs: this.clock.readMs() };
-    const mask = newLocalMask(finished, shown, chosen, categoryId, masks.length);
-    this.perform({ kind: "accept", mask, draft: finished });
+    if ((draft.prompts.length > 0 && !isSettled(draft, shown)) || !chosen) return this.toasts.info("The mask is still on its way.");
+    if (!drawn || drawn.area === 0) return this.toasts.info("This mask is empty. Add a click, or clear it with Esc.");
+    const replaced = masks.find((mask) => mask.localId === draft.supersedes) ?? null;
+    if (replaced?.segmentation.counts === drawn.segmentation.counts) {
+      return this.toasts.info("This mask is as it was. Click or paint to change it, or leave it with Esc.");
+    }
+    const finished = { ...draft, supersedes: replaced?.localId ?? null, activeMs: this.clock.readMs() };
+    const made = { drawn, shown, chosen, modelVersionId: assignment.model.id, categoryId: categoryFor(this.store.getState(), replaced) };
+    const mask = newLocalMask(finished, made, replaced, masks.length);
+    this.perform({ kind: "accept", mask, draft: finished, replaced });
     this.clock.restart();
   }
 
@@ -197,7 +208,7 @@ export class LabelSession {
   async submit(): Promise<void> {
     const { assignment, draft, isSubmitting, phase } = this.store.getState();
     if (!assignment || isSubmitting || phase !== "ready") return;
-    if (draft.prompts.length > 0) {
+    if (isBegun(draft)) {
       this.toasts.info("A mask is still open: N accepts it, Esc clears it. Then submit."); return;
     }
     this.store.setState({ isSubmitting: true });
@@ -263,30 +274,22 @@ export class LabelSession {
     }
     this.poster.begin(assignment);
     this.store.getState().image?.close();
-    const masks = assignment.masks.map(localMaskOf);
+    const masks = assignment.masks.map((mask, i) => localMaskOf(mask, i, assignment.model.name));
     const proposals = localProposalsOf(assignment.proposals);
     this.lastSelectedId = null;
-    this.store.setState({ ...FRESH_WORK, phase: "ready", assignment, image, masks, proposals });
+    this.painting.forget();
+    const kept = this.keeper.read(assignment);
+    this.store.setState({ ...FRESH_WORK, phase: "ready", assignment, image, masks, proposals, ...kept });
     this.review.setCutoff(0);
-    this.clock.restart();
+    this.clock.restart(kept?.draft.activeMs);
+    this.updateShown();
+    this.predictor.refresh();
   }
 
-  // --- how it looks -------------------------------------------------------------------------------------
-
-  setTool(tool: Tool): void {
-    this.store.setState({ tool });
-  }
+  // --- classes and saving -------------------------------------------------------------------------------------
 
   setCategory(categoryId: number | null): void {
     this.store.setState({ categoryId });
-  }
-
-  attach(viewport: Viewport | null): void {
-    this.viewport = viewport;
-  }
-
-  look(how: (viewport: Viewport) => void): void {
-    if (this.viewport) how(this.viewport);
   }
 
   /** Choose the `n`-th live category (from 0); choosing it again takes it off. */
@@ -294,14 +297,6 @@ export class LabelSession {
     const { dataset, categoryId } = this.store.getState();
     const category = dataset?.categories.filter((one) => !one.retired)[n];
     if (category) this.setCategory(category.id === categoryId ? null : category.id);
-  }
-
-  toggleMasks(): void {
-    this.store.setState((state) => ({ areMasksHidden: !state.areMasksHidden }));
-  }
-
-  setOpacity(opacity: number): void {
-    this.store.setState({ opacity: Math.min(Math.max(opacity, 0), 1) });
   }
 
   /** Signed in again: what waited goes out, and what could not be loaded is asked for. */
@@ -354,8 +349,12 @@ export class LabelSession {
   }
 
   private updateShown(): void {
-    const { draft, shown } = this.store.getState();
-    this.store.setState({ shown: nextShown(draft, this.predictor.known, shown) });
+    const { draft, shown: before, assignment } = this.store.getState();
+    const shown = nextShown(draft, this.predictor.known, before);
+    const under = shown?.candidate ?? draft.base;
+    const isPainted = assignment !== null && draft.strokes.length > 0;
+    const drawn = isPainted ? this.painting.over(under?.segmentation ?? null, draft.strokes, assignment.image) : under;
+    this.store.setState({ shown, drawn });
   }
 
   private ask(prompts: Prompt[], chosen: number[], signal: AbortSignal): ReturnType<ApiClient["predict"]> {

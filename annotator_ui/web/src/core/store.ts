@@ -6,9 +6,17 @@ import { type Draft, EMPTY_DRAFT, type Shown } from "./draft";
 import type { ImagePoint, View } from "./geometry";
 import { type History, emptyHistory } from "./history";
 import type { OutboxState } from "./outbox";
+import type { Region } from "./painting";
 import type { LocalProposal } from "./proposals";
 
-export type Tool = "prompt" | "select" | "pan";
+export type Tool = "prompt" | "select" | "pan" | PaintTool;
+export type PaintTool = "brush" | "erase" | "lasso";
+
+const PAINT_TOOLS: readonly Tool[] = ["brush", "erase", "lasso"];
+
+export function isPaintTool(tool: Tool): tool is PaintTool {
+  return PAINT_TOOLS.includes(tool);
+}
 
 export interface Toast {
   readonly id: number;
@@ -33,13 +41,18 @@ export interface LabelState {
   /** Prefilled masks with a lower score fade, and can be rejected at once. */
   readonly cutoff: number;
   readonly history: History<Command>;
+  /** What the prompts gave. */
   readonly shown: Shown | null;
+  /** The mask being made as it stands, strokes and all. */
+  readonly drawn: Region | null;
   readonly isPredicting: boolean;
   readonly latencyMs: number | null;
 
   readonly selectedId: string | null;
   readonly categoryId: number | null;
   readonly tool: Tool;
+  /** Diameter in image pixels. */
+  readonly brushSize: number;
   readonly view: View;
   /** The whole image is shown; it stays so when the window changes. */
   readonly isFitted: boolean;
@@ -68,6 +81,7 @@ export const FRESH_WORK = {
   cutoff: 0,
   history: emptyHistory<Command>(),
   shown: null,
+  drawn: null,
   isPredicting: false,
   selectedId: null,
   refusals: new Map<string, string>() as ReadonlyMap<string, string>,
@@ -86,6 +100,7 @@ export function createLabelStore(): LabelStore {
     latencyMs: null,
     categoryId: null,
     tool: "prompt",
+    brushSize: 20,
     view: { scale: 1, tx: 0, ty: 0 },
     pointer: null,
     areMasksHidden: false,

@@ -1,8 +1,10 @@
 import { type ReactElement, useEffect, useRef } from "react";
 
+import { isBegun } from "../core/draft";
 import { Input } from "../core/input";
 import { Stage } from "../core/render/stage";
 import { selectedProposal } from "../core/selection";
+import { BrushOptions } from "./BrushOptions";
 import { useLabel } from "./label_context";
 import { Link } from "./router";
 
@@ -11,16 +13,19 @@ export function CanvasPane(): ReactElement {
   const prefilled = useRef<HTMLCanvasElement>(null);
   const masks = useRef<HTMLCanvasElement>(null);
   const live = useRef<HTMLCanvasElement>(null);
+  const cursor = useRef<HTMLCanvasElement>(null);
   const [tool, session] = useLabel((state) => state.tool);
 
   useEffect(() => {
-    if (!image.current || !prefilled.current || !masks.current || !live.current) return;
-    const layers = { image: image.current, prefilled: prefilled.current, masks: masks.current, live: live.current };
+    if (!image.current || !prefilled.current || !masks.current || !live.current || !cursor.current) return;
+    const layers = {
+      image: image.current, prefilled: prefilled.current, masks: masks.current, live: live.current, cursor: cursor.current,
+    };
     const stage = new Stage(session, layers);
     const input = new Input(session, stage, live.current);
-    session.attach(stage);
+    session.looks.attach(stage);
     return () => {
-      session.attach(null);
+      session.looks.attach(null);
       input.stop();
       stage.stop();
     };
@@ -33,6 +38,8 @@ export function CanvasPane(): ReactElement {
       <canvas ref={masks} aria-hidden="true" />
       <canvas ref={live} data-testid="canvas" data-tool={tool} role="application"
         aria-label="The image. Click an object for its mask; press ? for all keys." />
+      <canvas ref={cursor} className="cursor" aria-hidden="true" />
+      <BrushOptions />
       <CandidateChip />
       <ProposalChip />
       <PhaseNotice />
@@ -40,18 +47,21 @@ export function CanvasPane(): ReactElement {
   );
 }
 
-/** Which of the candidates is shown, and how sure the model is of it. */
+/** Which of the candidates is shown, how sure the model is of it, and how many strokes lie over it. */
 function CandidateChip(): ReactElement | null {
   const [shown] = useLabel((state) => state.shown);
+  const [draft] = useLabel((state) => state.draft);
   const [isPredicting] = useLabel((state) => state.isPredicting);
-  if (!shown && !isPredicting) return null;
-  const n = shown?.prediction.candidates.length ?? 0;
+  if (!isBegun(draft) && !isPredicting) return null;
+  const [n, nStrokes] = [shown?.prediction.candidates.length ?? 0, draft.strokes.length];
   return (
     <div className="candidate-chip" role="status" data-busy={isPredicting}>
-      {shown === null ? "predicting…" : (
+      {shown === null && draft.prompts.length > 0 ? "predicting…" : (
         <>
-          {n > 1 && <><b>{shown.choice + 1}/{n}</b><kbd>M</kbd> next </>}
-          <span>IoU {shown.candidate.predicted_iou.toFixed(2)}</span>
+          {shown && n > 1 && <><b>{shown.choice + 1}/{n}</b><kbd>M</kbd> next </>}
+          {shown && <span>IoU {shown.candidate.predicted_iou.toFixed(2)}</span>}
+          {draft.supersedes !== null && <span>Correction</span>}
+          {nStrokes > 0 && <span>{nStrokes === 1 ? "1 stroke" : `${nStrokes} strokes`}</span>}
           <kbd>N</kbd> accept
         </>
       )}
@@ -61,7 +71,7 @@ function CandidateChip(): ReactElement | null {
 
 /** What can be done with the prefilled mask that is selected. */
 function ProposalChip(): ReactElement | null {
-  const [proposal] = useLabel((state) => (state.draft.prompts.length === 0 ? selectedProposal(state) : null));
+  const [proposal] = useLabel((state) => (isBegun(state.draft) ? null : selectedProposal(state)));
   if (!proposal) return null;
   return (
     <div className="candidate-chip" role="status">

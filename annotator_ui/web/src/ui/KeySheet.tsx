@@ -4,7 +4,7 @@ import { ACTIONS, type Action, MOUSE_HABITS } from "../core/actions";
 import { sayKey } from "./keys";
 import { ToolButton } from "./parts";
 
-const GROUPS: readonly Action["group"][] = ["Prompt", "Masks", "Prefilled", "Image", "View"];
+const GROUPS: readonly Action["group"][] = ["Prompt", "Brush", "Masks", "Prefilled", "Image", "View"];
 
 /** All keys, made from the action table itself; it prints well. */
 export function KeySheet({ onClose }: { onClose: () => void }): ReactElement {

@@ -1,7 +1,7 @@
 import type { ReactElement } from "react";
 
 import { sayCounts } from "../core/review";
-import { saveStateOf } from "../core/store";
+import { type Tool, saveStateOf } from "../core/store";
 import { useLabel } from "./label_context";
 
 export function StatusLine(): ReactElement {
@@ -9,6 +9,7 @@ export function StatusLine(): ReactElement {
     <footer className="status-line">
       <Zoom />
       <Coordinates />
+      <ToolSentence />
       <span className="grow" />
       <Reviewed />
       <Model />
@@ -31,6 +32,21 @@ function Coordinates(): ReactElement {
   });
   const [size] = useLabel(({ image }) => (image ? `${image.width} × ${image.height}` : ""));
   return <><span className="muted">{size}</span><span className="coordinates">{text}</span></>;
+}
+
+/** What the tool in hand does. */
+const TOOL_SAYS: Readonly<Record<Tool, string>> = {
+  prompt: "Click an object. Right click says “not this”. Drag a box.",
+  select: "Click a mask to select it.",
+  pan: "Drag the image.",
+  brush: "Paint what belongs to the mask. Shift or right button takes away.",
+  erase: "Paint over what does not belong to the mask.",
+  lasso: "Draw around what to add. Shift or right button takes away.",
+};
+
+function ToolSentence(): ReactElement {
+  const [tool] = useLabel((state) => state.tool);
+  return <span className="tool-sentence muted" data-testid="tool-sentence">{TOOL_SAYS[tool]}</span>;
 }
 
 /** What submitting makes of the prefilled masks. */

@@ -14,6 +14,10 @@ export function ToolStrip(): ReactElement {
       <ActionButton id="select-tool" icon="select" isOn={tool === "select"} />
       <PanTool tool={tool} />
       <hr />
+      <ActionButton id="brush-tool" icon="brush" isOn={tool === "brush"} />
+      <ActionButton id="erase-tool" icon="eraser" isOn={tool === "erase"} />
+      <ActionButton id="lasso-tool" icon="lasso" isOn={tool === "lasso"} />
+      <hr />
       <ActionButton id="fit" icon="fit" />
       <ActionButton id="zoom-object" icon="object" />
       <ActionButton id="hide" icon={areMasksHidden ? "hidden" : "eye"} isOn={areMasksHidden} />
@@ -31,7 +35,7 @@ function PanTool({ tool }: { tool: Tool }): ReactElement {
   const [, session] = useLabel(() => null);
   return (
     <ToolButton icon="pan" label="Hand tool: drag the image" keys="hold Space" aria-pressed={tool === "pan"}
-      onClick={() => session.setTool("pan")} />
+      onClick={() => session.looks.setTool("pan")} />
   );
 }
 
@@ -39,6 +43,6 @@ function Opacity(): ReactElement {
   const [opacity, session] = useLabel((state) => state.opacity);
   return (
     <input type="range" className="opacity" min={0} max={1} step={0.05} value={opacity} aria-label="Mask opacity"
-      title="Mask opacity (Shift+[ and Shift+])" onChange={(event) => session.setOpacity(Number(event.target.value))} />
+      title="Mask opacity (Shift+[ and Shift+])" onChange={(event) => session.looks.setOpacity(Number(event.target.value))} />
   );
 }

@@ -19,6 +19,8 @@ export class FakeServer extends ApiClient {
   refusal: ApiError | null = null;
   private readonly gone = new Map<number, Mask>();
   private readonly replies = new Map<string, Mask>();
+  /** The mask that took another one's place, by id. */
+  private readonly after = new Map<number, number>();
   private nextId = 100;
 
   override dataset(): Promise<DatasetDetail> {
@@ -60,6 +62,7 @@ export class FakeServer extends ApiClient {
       if (known) return known;
       this.bodies.push(body);
       const mask = this.add(body);
+      if (body.supersedes_id !== null) this.replace(body.supersedes_id, mask.id);
       this.replies.set(body.client_id, mask);
       return mask;
     });
@@ -79,7 +82,11 @@ export class FakeServer extends ApiClient {
     return this.act("restore", () => {
       const mask = this.gone.get(maskId);
       if (!mask) throw new Error(`mask ${maskId} was not deleted`);
-      return this.keep({ ...mask, id: this.nextId++ });
+      let end = maskId;
+      for (let next = this.after.get(end); next !== undefined; next = this.after.get(end)) end = next;
+      const back = this.keep({ ...mask, id: this.nextId++ });
+      this.replace(end, back.id);
+      return back;
     });
   }
 
@@ -100,11 +107,18 @@ export class FakeServer extends ApiClient {
     return new Promise((resolve) => resolve(reply()));
   }
 
+  private replace(oldId: number, newId: number): void {
+    const old = this.masks.get(oldId);
+    if (old) this.gone.set(oldId, old);
+    this.masks.delete(oldId);
+    this.after.set(oldId, newId);
+  }
+
   private add(body: AcceptBody): Mask {
     return this.keep({
       id: this.nextId++, segmentation: body.segmentation, bbox: [0, 0, 1, 2], area: 2, stage: "assisted_manual",
       source: "human", predicted_iou: body.predicted_iou, stability_score: 0.9, category_id: body.category_id,
-      author: "ada", model_version: "tiny", prompts: body.prompts, chosen: body.chosen, created_at: "",
+      author: "ada", model_version: "tiny", prompts: body.prompts, chosen: body.chosen, strokes: body.strokes, created_at: "",
     });
   }
 

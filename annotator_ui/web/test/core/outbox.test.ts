@@ -6,7 +6,7 @@ import { Outbox, type OutboxState, type Posting } from "../../src/core/outbox";
 
 const MASK: LocalMask = {
   localId: "m", segmentation: { size: [1, 1], counts: "01" }, bbox: [0, 0, 1, 1], area: 1, colour: 0,
-  predictedIou: null, stabilityScore: null, categoryId: null, author: null, proposalId: null, body: null,
+  predictedIou: null, stabilityScore: null, categoryId: null, author: null, proposalId: null, making: { prompts: [], chosen: [], strokes: [] }, supersedes: null, body: null,
 };
 
 const posting = (clientId: string): Posting => ({ assignmentId: 1, clientId, act: { kind: "accept", mask: MASK } });

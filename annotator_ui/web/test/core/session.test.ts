@@ -7,7 +7,10 @@ import { type LabelState, saveStateOf } from "../../src/core/store";
 import { FakeServer } from "./fake_server";
 
 const sessions: LabelSession[] = [];
-afterEach(() => sessions.splice(0).forEach((session) => session.stop()));
+afterEach(() => {
+  sessions.splice(0).forEach((session) => session.stop());
+  sessionStorage.clear();
+});
 
 const settled = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 

@@ -1,16 +1,18 @@
-import type { Candidate, Prompt } from "../../api/types";
+import type { Prompt, Rle } from "../../api/types";
 import { bitmapFor, outlineFor } from "../bitmaps";
 import { type ImagePoint, type Rect, type View, fromPixelCentres, imagePoint, toScreen } from "../geometry";
 import { BACKGROUND, CANDIDATE, FOREGROUND, css, maskColour } from "../palette";
+import type { Region } from "../painting";
 import type { LabelState } from "../store";
 import { selectedProposal } from "../selection";
 import { strokeOutline, tint } from "./mask_layer";
+import type { PaintLayer } from "./paint_layer";
 import { drawSelectedProposal } from "./prefilled_layer";
 
 const POINT_RADIUS_PX = 7;
 
-/** The candidate, the selected mask, the prompts and the box being dragged. */
-export function drawLive(context: CanvasRenderingContext2D, state: LabelState, drag: Rect | null): void {
+/** The mask being made, also under a running stroke; the selected mask, the prompts and the box being dragged. */
+export function drawLive(context: CanvasRenderingContext2D, state: LabelState, drag: Rect | null, paint: PaintLayer): void {
   const selected = state.masks.find((mask) => mask.localId === state.selectedId);
   if (selected && !state.areMasksHidden) {
     const outline = outlineFor(selected.segmentation);
@@ -20,38 +22,39 @@ export function drawLive(context: CanvasRenderingContext2D, state: LabelState, d
   }
   const proposal = selectedProposal(state);
   if (proposal && !state.areMasksHidden) drawSelectedProposal(context, state.view, proposal);
-  if (state.shown) drawCandidate(context, state, state.shown.candidate);
+  if (paint.isPainting) paint.draw(context, state.view, state.opacity);
+  else if (state.drawn) drawCandidate(context, state, state.drawn);
   for (const prompt of state.draft.prompts) drawPrompt(context, state.view, prompt);
   if (drag) drawBox(context, state.view, imagePoint(drag.x, drag.y), imagePoint(drag.x + drag.w, drag.y + drag.h));
 }
 
-function drawCandidate(context: CanvasRenderingContext2D, state: LabelState, candidate: Candidate): void {
+function drawCandidate(context: CanvasRenderingContext2D, state: LabelState, { segmentation }: Region): void {
   const { view } = state;
-  const bitmap = bitmapFor(candidate.segmentation);
+  const bitmap = bitmapFor(segmentation);
   if (bitmap.w === 0) return;
   context.globalAlpha = Math.max(state.opacity, 0.25);
   context.imageSmoothingEnabled = view.scale < 2;
-  const sprite = spriteOf(candidate);
+  const sprite = spriteOf(segmentation);
   context.drawImage(
     sprite, bitmap.x * view.scale + view.tx, bitmap.y * view.scale + view.ty, bitmap.w * view.scale, bitmap.h * view.scale,
   );
   context.globalAlpha = 1;
-  const outline = outlineFor(candidate.segmentation);
+  const outline = outlineFor(segmentation);
   strokeOutline(context, outline, view, "rgb(255 255 255 / 0.95)", 3);
   strokeOutline(context, outline, view, css(CANDIDATE), 1.5);
 }
 
-const sprites = new WeakMap<Candidate, HTMLCanvasElement>();
+const sprites = new WeakMap<Rle, HTMLCanvasElement>();
 
-function spriteOf(candidate: Candidate): HTMLCanvasElement {
-  const ready = sprites.get(candidate);
+function spriteOf(segmentation: Rle): HTMLCanvasElement {
+  const ready = sprites.get(segmentation);
   if (ready) return ready;
-  const bitmap = bitmapFor(candidate.segmentation);
+  const bitmap = bitmapFor(segmentation);
   const sprite = document.createElement("canvas");
   sprite.width = bitmap.w;
   sprite.height = bitmap.h;
   sprite.getContext("2d")?.putImageData(tint(bitmap, CANDIDATE), 0, 0);
-  sprites.set(candidate, sprite);
+  sprites.set(segmentation, sprite);
   return sprite;
 }
 

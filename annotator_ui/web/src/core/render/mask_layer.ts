@@ -53,9 +53,9 @@ export class MaskLayer {
     this.drawOutlines(context, state);
   }
 
-  private drawOutlines(context: CanvasRenderingContext2D, { masks, view, selectedId }: LabelState): void {
+  private drawOutlines(context: CanvasRenderingContext2D, { view, selectedId }: LabelState): void {
     let left = MAX_PIECES;
-    for (const mask of masks) {
+    for (const mask of this.drawn) {
       if (mask.localId === selectedId || left <= 0) continue;
       const outline = outlineFor(mask.segmentation);
       left -= outline.length / 4;
@@ -63,8 +63,10 @@ export class MaskLayer {
     }
   }
 
-  private update({ image, masks }: LabelState): void {
+  /** The mask that is being corrected is drawn as the one being made. */
+  private update({ image, masks: all, draft }: LabelState): void {
     if (image && image !== this.image) this.begin(image);
+    const masks = all.filter((mask) => mask.localId !== draft.supersedes);
     const now = new Set(masks);
     const before = new Set(this.drawn);
     this.drawn.filter((mask) => !now.has(mask)).forEach((mask) => this.erase(bitmapFor(mask.segmentation), masks));

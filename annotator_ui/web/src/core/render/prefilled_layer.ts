@@ -19,9 +19,9 @@ const STRIPE_ALPHA = 150;
 
 /** Every open proposal but the one being corrected; those below the slider faded to a trace. */
 export function drawPrefilled(context: CanvasRenderingContext2D, state: LabelState): void {
-  const { image, proposals, cutoff, draft, shown, areMasksHidden } = state;
+  const { image, proposals, cutoff, draft, drawn, areMasksHidden } = state;
   if (!image || areMasksHidden) return;
-  const replaced = shown ? draft.proposalId : null;
+  const replaced = drawn ? draft.proposalId : null;
   for (const proposal of proposals) {
     if (proposal.state !== "open" || proposal.id === replaced) continue;
     drawOne(context, state, image, proposal, isBelow(proposal, cutoff));
