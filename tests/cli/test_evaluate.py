@@ -98,7 +98,12 @@ def test_tables_tell_models_baselines_and_corrections(of_file: list[object], mas
     rows = [
         json.loads(line) for line in maskloop(*of_file, "--baselines", "--editing", "--json").out.splitlines()
     ]
-    assert [row["name"].split(" (")[0] for row in rows] == ["mine.safetensors", "flood fill", "local Otsu"]
+    assert [row["name"].split(" (")[0] for row in rows] == [
+        "mine.safetensors",
+        "flood fill",
+        "local Otsu",
+        "GrabCut",
+    ]
     assert rows[1]["miou_1"] > 0.9 and rows[1]["figures"]["all"]["oracle_miou"] is None
     assert set(rows[0]["editing"]) == {"masks", "dilation", "erosion", "bites", "spill", "all"}
 
